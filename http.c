@@ -1,0 +1,630 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "http.h"
+
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+#include <time.h>
+
+#include "json.h"
+#include "sys.h"
+#include "tls.h"
+
+#define DEFAULT_CONNECT_MS 10000
+#define DEFAULT_STALL_MS 30000
+#define DEFAULT_BUDGET_MS 300000
+#define POLL_MS 100
+#define CHALLENGES_MAX 4	/* 401s answered within one http_get */
+
+struct http {
+	struct http_options o;
+	struct tls *tls;
+	/* One idle multi handle keeps its connection for the next small exchange */
+	pthread_mutex_t lock;
+	CURLM *idle;
+};
+
+/* --- life --- */
+
+int http_new(struct http **ret, const struct http_options *o, struct err *e)
+{
+	struct http *h = calloc(1, sizeof(*h));
+
+	if (!h)
+		return err_oom(e);
+	h->o = *o;
+	if (!h->o.connect_timeout_ms)
+		h->o.connect_timeout_ms = DEFAULT_CONNECT_MS;
+	if (!h->o.stall_timeout_ms)
+		h->o.stall_timeout_ms = DEFAULT_STALL_MS;
+	if (!h->o.retry_budget_ms)
+		h->o.retry_budget_ms = DEFAULT_BUDGET_MS;
+	pthread_mutex_init(&h->lock, NULL);
+	if (!!o->cert_file != !!o->key_file) {
+		http_free(h);
+		return err_set(e, CODE_USAGE, "--cert-file and --key-file must be given together");
+	}
+	if (curl_global_init(CURL_GLOBAL_DEFAULT)) {
+		http_free(h);
+		return err_set(e, CODE_INTERNAL, "libcurl could not start");
+	}
+	if (tls_new(&h->tls, o->ca_file, e)) {
+		http_free(h);
+		return -1;
+	}
+	*ret = h;
+	return 0;
+}
+
+void http_free(struct http *h)
+{
+	if (!h)
+		return;
+	if (h->idle)
+		curl_multi_cleanup(h->idle);
+	tls_free(h->tls);
+	pthread_mutex_destroy(&h->lock);
+	free(h);
+}
+
+int http_stopped(const struct http *h)
+{
+	return h->o.stop ? atomic_load_explicit(h->o.stop, memory_order_relaxed) : 0;
+}
+
+static void tell(void (*fn)(void *, const char *), void *arg, const char *fmt, va_list ap)
+{
+	char line[1024];
+
+	vsnprintf(line, sizeof(line), fmt, ap);
+	fn(arg, line);
+}
+
+void http_trace(struct http *h, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (!h->o.trace)
+		return;
+	va_start(ap, fmt);
+	tell(h->o.trace, h->o.trace_arg, fmt, ap);
+	va_end(ap);
+}
+
+static void __attribute__((format(printf, 2, 3))) warn(struct http *h, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (!h->o.warn)
+		return;
+	va_start(ap, fmt);
+	tell(h->o.warn, h->o.warn_arg, fmt, ap);
+	va_end(ap);
+}
+
+CURL *http_easy_new(struct http *h)
+{
+	CURL *c = curl_easy_init();
+
+	if (!c)
+		return NULL;
+	curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
+	curl_easy_setopt(c, CURLOPT_PROTOCOLS_STR, "http,https");
+	curl_easy_setopt(c, CURLOPT_FOLLOWLOCATION, 0L);
+	curl_easy_setopt(c, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+	curl_easy_setopt(c, CURLOPT_CONNECTTIMEOUT_MS, (long)h->o.connect_timeout_ms);
+	curl_easy_setopt(c, CURLOPT_USERAGENT, h->o.user_agent ? h->o.user_agent : "fetcher");
+	curl_easy_setopt(c, CURLOPT_TCP_KEEPALIVE, 1L);
+	curl_easy_setopt(c, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
+	/* digests name exact bytes: dot segments and encodings of a URL are left alone */
+	curl_easy_setopt(c, CURLOPT_PATH_AS_IS, 1L);
+	if (h->o.insecure) {
+		curl_easy_setopt(c, CURLOPT_SSL_VERIFYPEER, 0L);
+		curl_easy_setopt(c, CURLOPT_SSL_VERIFYHOST, 0L);
+	}
+	tls_apply(h->tls, c);
+	return c;
+}
+
+/* --- responses --- */
+
+void http_response_release(struct http_response *r)
+{
+	for (size_t i = 0; i < r->n_headers; i++) {
+		free(r->headers[i].name);
+		free(r->headers[i].value);
+	}
+	free(r->headers);
+	buf_release(&r->body);
+	free(r->url);
+	*r = (struct http_response){ 0 };
+}
+
+const char *http_response_header(const struct http_response *r, const char *name, size_t i)
+{
+	for (size_t k = 0; k < r->n_headers; k++)
+		if (strcasecmp(r->headers[k].name, name) == 0 && i-- == 0)
+			return r->headers[k].value;
+	return NULL;
+}
+
+struct exchange {
+	struct http_response *r;
+	uint64_t max_body;
+	size_t header_bytes;
+	bool too_big, oom;
+	uint64_t last_byte_ms;
+};
+
+static void drop_headers(struct http_response *r)
+{
+	for (size_t i = 0; i < r->n_headers; i++) {
+		free(r->headers[i].name);
+		free(r->headers[i].value);
+	}
+	r->n_headers = 0;
+}
+
+static size_t on_header(char *p, size_t size, size_t nmemb, void *arg)
+{
+	struct exchange *x = arg;
+	size_t n = size * nmemb;
+	struct str line = { p, n };
+
+	x->last_byte_ms = sys_now_ms();
+	x->header_bytes += n;
+	if (x->header_bytes > LIMIT_HEADERS)
+		return 0;
+	if (n >= 5 && memcmp(p, "HTTP/", 5) == 0) {
+		drop_headers(x->r); /* an interim response came before */
+		return n;
+	}
+	while (line.n && (line.p[line.n - 1] == '\r' || line.p[line.n - 1] == '\n'))
+		line.n--;
+	const char *colon = memchr(line.p, ':', line.n);
+	if (!colon)
+		return n;
+	struct http_header *v = realloc(x->r->headers, (x->r->n_headers + 1) * sizeof(*v));
+	if (!v) {
+		x->oom = true;
+		return 0;
+	}
+	x->r->headers = v;
+	struct str name = { line.p, (size_t)(colon - line.p) };
+	struct str value = str_trim((struct str){ colon + 1, line.n - name.n - 1 });
+	v[x->r->n_headers].name = strndup(name.p, name.n);
+	v[x->r->n_headers].value = strndup(value.p, value.n);
+	x->r->n_headers++;
+	x->oom = !v[x->r->n_headers - 1].name || !v[x->r->n_headers - 1].value;
+	return x->oom ? 0 : n;
+}
+
+static size_t on_body(char *p, size_t size, size_t nmemb, void *arg)
+{
+	struct exchange *x = arg;
+	size_t n = size * nmemb;
+
+	x->last_byte_ms = sys_now_ms();
+	if (buf_add(&x->r->body, p, n) == 0)
+		return n;
+	if (x->r->body.len + n > x->r->body.max) {
+		x->too_big = true;
+	} else {
+		x->oom = true;
+	}
+	return 0;
+}
+
+/* --- one exchange --- */
+
+static CURLM *take_multi(struct http *h)
+{
+	pthread_mutex_lock(&h->lock);
+	CURLM *m = h->idle;
+	h->idle = NULL;
+	pthread_mutex_unlock(&h->lock);
+	return m ? m : curl_multi_init();
+}
+
+static void give_multi(struct http *h, CURLM *m)
+{
+	pthread_mutex_lock(&h->lock);
+	if (!h->idle) {
+		h->idle = m;
+		m = NULL;
+	}
+	pthread_mutex_unlock(&h->lock);
+	if (m)
+		curl_multi_cleanup(m);
+}
+
+/* Runs c to its end. 0 with *ret_rc, or -1 with e (stopped, stalled). */
+static int run(struct http *h, CURLM *m, CURL *c, struct exchange *x, const char *what,
+	       CURLcode *ret_rc, struct err *e)
+{
+	int running = 1;
+
+	x->last_byte_ms = sys_now_ms();
+	while (running) {
+		if (curl_multi_perform(m, &running))
+			return err_set(e, CODE_INTERNAL, "libcurl failed");
+		if (!running)
+			break;
+		if (http_stopped(h))
+			return err_set(e, (enum code)http_stopped(h), "stopped by a signal");
+		uint64_t limit = h->o.stall_timeout_ms;
+		curl_off_t connected = 0;
+		curl_easy_getinfo(c, CURLINFO_CONNECT_TIME_T, &connected);
+		if (!connected)
+			limit += h->o.connect_timeout_ms;
+		if (sys_now_ms() - x->last_byte_ms > limit) {
+			err_set(e, CODE_DEADLINE, "%s: no byte for %u s", what,
+				h->o.stall_timeout_ms / 1000);
+			if (e)
+				e->retryable = true;
+			return -1;
+		}
+		curl_multi_poll(m, NULL, 0, POLL_MS, NULL);
+	}
+	int left;
+	CURLMsg *msg = curl_multi_info_read(m, &left);
+	*ret_rc = msg ? msg->data.result : CURLE_FAILED_INIT;
+	return 0;
+}
+
+static void set_method(CURL *c, const struct http_request *q)
+{
+	if (strcmp(q->method, "HEAD") == 0) {
+		curl_easy_setopt(c, CURLOPT_NOBODY, 1L);
+	} else if (strcmp(q->method, "POST") == 0) {
+		curl_easy_setopt(c, CURLOPT_POST, 1L);
+		curl_easy_setopt(c, CURLOPT_POSTFIELDS, q->body ? q->body : "");
+		curl_easy_setopt(c, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)q->body_len);
+	} else {
+		curl_easy_setopt(c, CURLOPT_HTTPGET, 1L);
+	}
+}
+
+static int add_line(struct curl_slist **list, const char *line)
+{
+	struct curl_slist *l = curl_slist_append(*list, line);
+
+	if (!l)
+		return -1;
+	*list = l;
+	return 0;
+}
+
+static int request_headers(const struct http_request *q, struct curl_slist **ret)
+{
+	int bad = add_line(ret, "Accept-Encoding: identity");
+
+	for (size_t i = 0; q->headers && q->headers[i]; i++)
+		bad |= add_line(ret, q->headers[i]);
+	if (q->authorization && *q->authorization) {
+		_cleanup_buf_ struct buf line = BUF_INIT(LIMIT_TOKEN);
+		buf_addf(&line, "Authorization: %s", q->authorization);
+		bad |= line.failed || add_line(ret, line.data);
+		if (line.data)
+			explicit_bzero(line.data, line.len);
+	}
+	return bad ? -1 : 0;
+}
+
+int http_fetch(struct http *h, const struct http_request *q, struct http_response *ret,
+	       struct err *e)
+{
+	struct http_response r = { 0 };
+	struct exchange x = { .r = &r, .max_body = q->max_body };
+	struct curl_slist *headers = NULL;
+	char errbuf[CURL_ERROR_SIZE] = "", what[512];
+	CURLcode rc = CURLE_FAILED_INIT;
+	int failed = -1;
+
+	http_redacted(q->url, what, sizeof(what));
+	buf_init(&r.body, MAX(q->max_body, LIMIT_ERROR_BODY));
+	CURLM *m = take_multi(h);
+	CURL *c = http_easy_new(h);
+	r.url = strdup(q->url);
+	if (!m || !c || !r.url || request_headers(q, &headers)) {
+		err_oom(e);
+		goto out;
+	}
+	curl_easy_setopt(c, CURLOPT_URL, q->url);
+	curl_easy_setopt(c, CURLOPT_HTTPHEADER, headers);
+	curl_easy_setopt(c, CURLOPT_ERRORBUFFER, errbuf);
+	curl_easy_setopt(c, CURLOPT_HEADERFUNCTION, on_header);
+	curl_easy_setopt(c, CURLOPT_HEADERDATA, &x);
+	curl_easy_setopt(c, CURLOPT_WRITEFUNCTION, on_body);
+	curl_easy_setopt(c, CURLOPT_WRITEDATA, &x);
+	set_method(c, q);
+	curl_multi_add_handle(m, c);
+	failed = run(h, m, c, &x, what, &rc, e);
+	curl_multi_remove_handle(m, c);
+	if (failed)
+		goto out;
+	curl_easy_getinfo(c, CURLINFO_RESPONSE_CODE, &r.status);
+	r.with_credentials = q->authorization && *q->authorization;
+	http_trace(h, "%s %s -> %ld (%zu bytes)", q->method, what, r.status, r.body.len);
+	bool ok = r.status >= 200 && r.status < 300;
+	if (x.oom) {
+		failed = err_oom(e);
+	} else if ((ok && r.body.len > q->max_body) || (ok && x.too_big)) {
+		failed = err_set(e, CODE_INTEGRITY, "%s: the answer is larger than %llu bytes", what,
+				 (unsigned long long)q->max_body);
+	} else if (rc != CURLE_OK && !x.too_big) {
+		failed = http_curl_error(h, c, rc, errbuf, what, e);
+	}
+out:
+	curl_slist_free_all(headers);
+	if (c)
+		curl_easy_cleanup(c);
+	if (m)
+		give_multi(h, m);
+	if (failed) {
+		http_response_release(&r);
+		return -1;
+	}
+	*ret = r;
+	return 0;
+}
+
+/* --- errors --- */
+
+static int network_error(struct err *e, enum code code, bool retryable, const char *what,
+			 const char *why, const char *fix)
+{
+	err_set(e, code, "%s: %s%s%s", what, why, *fix ? "; " : "", fix);
+	if (e)
+		e->retryable = retryable;
+	return -1;
+}
+
+int http_curl_error(struct http *h, CURL *c, CURLcode rc, const char *errbuf, const char *what,
+		    struct err *e)
+{
+	char why[CURL_ERROR_SIZE + 128], fix[256] = "";
+	long oserr = 0;
+
+	snprintf(why, sizeof(why), "%s", errbuf && *errbuf ? errbuf : curl_easy_strerror(rc));
+	if (c)
+		curl_easy_getinfo(c, CURLINFO_OS_ERRNO, &oserr);
+	switch (rc) {
+	case CURLE_PEER_FAILED_VERIFICATION:
+	case CURLE_SSL_CERTPROBLEM:
+	case CURLE_SSL_CACERT_BADFILE:
+		snprintf(fix, sizeof(fix), "CAs come from %.160s; name your registry's CA with --ca-file",
+			 tls_source(h->tls));
+		return network_error(e, CODE_NETWORK, false, what, why, fix);
+	case CURLE_SSL_CONNECT_ERROR:
+		/* A plain-HTTP answer is no passing trouble: waiting for it to go away helps nobody */
+		if (strstr(why, "invalid SSL record") || strstr(why, "7200"))
+			return network_error(e, CODE_NETWORK, false, what, "the server does not speak TLS",
+					     "if the registry serves plain HTTP, say --plain-http");
+		return network_error(e, CODE_NETWORK, true, what, why, "");
+	case CURLE_URL_MALFORMAT:
+	case CURLE_UNSUPPORTED_PROTOCOL:
+		return network_error(e, CODE_USAGE, false, what, why, "");
+	case CURLE_OUT_OF_MEMORY:
+		return err_oom(e);
+	case CURLE_OPERATION_TIMEDOUT:
+		return network_error(e, CODE_DEADLINE, true, what, why, "");
+	case CURLE_WEIRD_SERVER_REPLY:
+		return network_error(e, CODE_NETWORK, false, what, why, "is this an HTTP server?");
+	case CURLE_WRITE_ERROR:
+		return network_error(e, CODE_NETWORK, false, what, "the answer was not acceptable", "");
+	default:
+		network_error(e, CODE_NETWORK, true, what, why, "");
+		if (e)
+			e->sys_errno = (int)oserr;
+		return -1;
+	}
+}
+
+/* The registry's own words: errors[0].code and message (distribution spec "Error Codes"). */
+static void error_words(const struct buf *body, char *ret, size_t n)
+{
+	struct json_doc doc;
+	yyjson_val *errors, *first;
+	struct str code = { "", 0 }, message = { "", 0 };
+
+	*ret = '\0';
+	if (!body || !body->len || json_parse(body->data, body->len, "error", &doc, NULL))
+		return;
+	if (json_arr(doc.root, "errors", &errors) == 1 && (first = yyjson_arr_get_first(errors))) {
+		json_str(first, "code", &code);
+		json_str(first, "message", &message);
+		if (code.n || message.n)
+			snprintf(ret, n, " (%.*s%s%.*s)", (int)MIN(code.n, (size_t)80), code.p,
+				 code.n && message.n ? ": " : "", (int)MIN(message.n, (size_t)400),
+				 message.p);
+	}
+	json_release(&doc);
+}
+
+bool http_status_retryable(long status)
+{
+	return status == 408 || status == 429 || (status >= 500 && status != 501 && status != 505);
+}
+
+int http_status_error(long status, const char *what, const struct buf *body, struct err *e)
+{
+	char words[512];
+
+	error_words(body, words, sizeof(words));
+	switch (status) {
+	case 401:
+		err_set(e, CODE_AUTH, "%s: not authorised, 401%s; check the credentials for this registry",
+			what, words);
+		break;
+	case 403:
+		err_set(e, CODE_AUTH, "%s: forbidden, 403%s; these credentials may not read it", what, words);
+		break;
+	case 407:
+		err_set(e, CODE_AUTH, "%s: the proxy wants credentials, 407%s", what, words);
+		break;
+	case 412: /* Harbor's policy violations */
+		err_set(e, CODE_AUTH, "%s: refused by a policy of the registry, 412%s", what, words);
+		break;
+	case 404:
+	case 410:
+		err_set(e, CODE_NOT_FOUND, "%s: not found, %ld%s; check repository, tag and digest", what,
+			status, words);
+		break;
+	default:
+		err_set(e, CODE_NETWORK, "%s: the server answered %ld%s", what, status, words);
+	}
+	if (e) {
+		e->http_status = (int)status;
+		e->retryable = http_status_retryable(status);
+	}
+	return -1;
+}
+
+uint32_t http_backoff_ms(unsigned attempt, uint32_t retry_after_ms)
+{
+	uint32_t ceiling = attempt >= 7 ? 10000 : (uint32_t)100 << attempt;
+
+	/* full jitter, but never a busy loop */
+	uint32_t wait = 20 + (uint32_t)(sys_random64() % MIN(ceiling, 10000u));
+	return MAX(wait, retry_after_ms);
+}
+
+/* --- an exchange with everything --- */
+
+struct get {
+	struct http *h;
+	const struct http_authority *a;
+	const struct http_request *q;
+	char *url;		/* of the next request */
+	unsigned hops, challenges, attempt;
+	unsigned generation;
+	uint64_t give_up_ms;
+};
+
+/* One request to the current URL, with what its origin may see of us. */
+static int get_once(struct get *g, struct http_response *ret, struct err *e)
+{
+	_cleanup_buf_ struct buf value = BUF_INIT(LIMIT_TOKEN);
+	struct http_request q = *g->q;
+
+	q.url = g->url;
+	q.authorization = NULL;
+	bool home = g->hops == 0;
+	if (g->a && http_same_origin(g->url, g->a->origin)) {
+		home = true;
+		if (g->a->authorize(g->a->ctx, &value, &g->generation, e))
+			return -1;
+		q.authorization = buf_cstr(&value);
+	}
+	/* headers are for the registry: another host sees a bare request */
+	if (!home)
+		q.headers = NULL;
+	int failed = http_fetch(g->h, &q, ret, e);
+	if (value.data)
+		explicit_bzero(value.data, value.len);
+	return failed;
+}
+
+/* Waits before the next try; -1 with e when the budget is used up or somebody wants us to stop. */
+static int get_wait(struct get *g, const char *why, uint32_t retry_after_ms, struct err *e)
+{
+	uint32_t wait = http_backoff_ms(g->attempt++, retry_after_ms);
+	uint64_t until = sys_now_ms() + wait;
+
+	if (until > g->give_up_ms) {
+		if (e)
+			e->retryable = false;
+		return err_wrap(e, "gave up after %u tries", g->attempt);
+	}
+	warn(g->h, "%s; trying again in %u ms", why, wait);
+	while (sys_now_ms() < until) {
+		if (http_stopped(g->h))
+			return err_set(e, (enum code)http_stopped(g->h), "stopped by a signal");
+		sys_sleep_ms((unsigned)MIN(until - sys_now_ms() + 1, (uint64_t)POLL_MS));
+	}
+	return 0;
+}
+
+static int get_restart(struct get *g, struct err *e)
+{
+	free(g->url);
+	g->url = strdup(g->q->url);
+	g->hops = 0;
+	return g->url ? 0 : err_oom(e);
+}
+
+static int get_redirect(struct get *g, const struct http_response *r, struct err *e)
+{
+	const char *location = http_response_header(r, "Location", 0);
+	char what[512], *target;
+
+	http_redacted(g->url, what, sizeof(what));
+	if (!location)
+		return err_set(e, CODE_NETWORK, "%s: redirect %ld without Location", what, r->status);
+	if (++g->hops > LIMIT_REDIRECTS)
+		return err_set(e, CODE_NETWORK, "%s: more than %d redirects", what, LIMIT_REDIRECTS);
+	if (http_redirect_target(g->url, location, &target, e))
+		return -1;
+	free(g->url);
+	g->url = target;
+	return 0;
+}
+
+static bool is_redirect(long status)
+{
+	return status == 301 || status == 302 || status == 303 || status == 307 || status == 308;
+}
+
+/* What a response means: 1 = done, 0 = ask again, -1 = over. */
+static int get_judge(struct get *g, const struct http_response *r, struct err *e)
+{
+	char what[512];
+
+	http_redacted(g->url, what, sizeof(what));
+	if (r->status >= 200 && r->status < 300)
+		return 1;
+	if (is_redirect(r->status))
+		return get_redirect(g, r, e);
+	bool home = g->a && http_same_origin(g->url, g->a->origin);
+	if (r->status == 401 && home && g->challenges++ < CHALLENGES_MAX)
+		return g->a->challenged(g->a->ctx, r, g->generation, e);
+	http_status_error(r->status, what, &r->body, e);
+	if (!http_status_retryable(r->status)) {
+		/* storage refuses with 400/401/403 when a signed URL ran out: once more from the start */
+		bool storage = g->hops && !home && (r->status == 400 || r->status == 401 || r->status == 403);
+		return storage && g->challenges++ < CHALLENGES_MAX ? get_restart(g, e) : -1;
+	}
+	uint32_t after = http_retry_after_ms(http_response_header(r, "Retry-After", 0), time(NULL));
+	char why[sizeof(what) + 32];
+	snprintf(why, sizeof(why), "%s answered %ld", what, r->status);
+	return get_wait(g, why, after, e) ? -1 : get_restart(g, e);
+}
+
+int http_get(struct http *h, const struct http_authority *a, const struct http_request *q,
+	     struct http_response *ret, struct err *e)
+{
+	struct get g = { .h = h, .a = a, .q = q, .give_up_ms = sys_now_ms() + h->o.retry_budget_ms };
+	struct err local, *err = e ? e : &local;
+	int verdict = get_restart(&g, err) ? -1 : 0;
+
+	while (verdict == 0) {
+		struct http_response r = { 0 };
+		if (get_once(&g, &r, err)) {
+			if (!err->retryable)
+				verdict = -1;
+			else if (get_wait(&g, err->msg, err->retry_after_ms, err) || get_restart(&g, err))
+				verdict = -1;
+			continue;
+		}
+		verdict = get_judge(&g, &r, err);
+		if (verdict == 1)
+			*ret = r;
+		else
+			http_response_release(&r);
+	}
+	free(g.url);
+	return verdict == 1 ? 0 : -1;
+}

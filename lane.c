@@ -1,0 +1,395 @@
+// SPDX-License-Identifier: Apache-2.0
+/* One thread's connections: requests, header judgement, bytes to the blob, stalls. */
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+#include "transfer_internal.h"
+
+#define RECEIVE_BUFFER (256 * KIB)	/* one per lane, shared by its connections */
+#define POLL_MS 100
+#define POLL_HUNGRY_MS 25		/* with room to spare: others may give work back */
+#define CHECK_MS 250
+#define BACKLOG_HIGH (48 * MIB)	/* hashing that far behind goes before receiving */
+#define LANE_STACK (512 * KIB)
+
+/* --- response --- */
+
+static int keep_header(struct part *p, struct str name, struct str value)
+{
+	struct http_response *r = &p->resp;
+	struct http_header *v = realloc(r->headers, (r->n_headers + 1) * sizeof(*v));
+
+	if (!v)
+		return -1;
+	r->headers = v;
+	v[r->n_headers].name = strndup(name.p, name.n);
+	v[r->n_headers].value = strndup(value.p, value.n);
+	r->n_headers++;
+	return v[r->n_headers - 1].name && v[r->n_headers - 1].value ? 0 : -1;
+}
+
+static void forget_response(struct part *p)
+{
+	http_response_release(&p->resp);
+	buf_init(&p->resp.body, LIMIT_ERROR_BODY);
+	p->status = 0;
+	p->has_range_header = p->encoded = false;
+	p->content_length = UINT64_MAX;
+	p->header_bytes = 0;
+}
+
+static int one_header(struct part *p, struct str name, struct str value)
+{
+	if (str_caseeq(name, "Content-Range")) {
+		char text[128];
+		snprintf(text, sizeof(text), "%.*s", (int)MIN(value.n, sizeof(text) - 1), value.p);
+		/* two of them contradict each other at best */
+		if (p->has_range_header || !http_parse_content_range(text, &p->content_range))
+			p->content_range = (struct content_range){ 0 };
+		p->has_range_header = true;
+	} else if (str_caseeq(name, "Content-Length")) {
+		if (!str_u64(value, &p->content_length))
+			p->encoded = true; /* nonsense: treated as an unusable body */
+	} else if (str_caseeq(name, "Content-Encoding")) {
+		p->encoded = p->encoded || !str_caseeq(value, "identity");
+	} else if (str_caseeq(name, "Content-Type")) {
+		p->encoded = p->encoded || (value.n >= 20 &&
+			     strncasecmp(value.p, "multipart/byteranges", 20) == 0);
+	} else if (str_caseeq(name, "Location") || str_caseeq(name, "Retry-After") ||
+		   str_caseeq(name, "WWW-Authenticate")) {
+		return keep_header(p, name, value);
+	}
+	return 0;
+}
+
+/* The blank line: decides what happens with the body before a byte of it is seen. */
+static int judge_headers(struct part *p)
+{
+	struct transfer *t = p->lane->t;
+
+	if (p->status < 200)
+		return 0; /* interim; the real one follows */
+	p->resp.status = p->status;
+	if (p->status == 200 || p->status == 206) {
+		if (transfer_headers_ok(t, p)) {
+			p->state = PART_BODY;
+			return 0;
+		}
+		return -1; /* p->result says why; the connection is closed, nothing of the body is read */
+	}
+	p->state = PART_DROP;
+	bool redirect = p->status == 301 || p->status == 302 || p->status == 303 ||
+			p->status == 307 || p->status == 308;
+	p->result = redirect ? RESULT_REDIRECT : RESULT_STATUS;
+	return 0;
+}
+
+static size_t on_header(char *s, size_t size, size_t nmemb, void *arg)
+{
+	struct part *p = arg;
+	size_t n = size * nmemb;
+	struct str line = { s, n };
+
+	p->last_byte_ms = sys_now_ms();
+	p->header_bytes += n;
+	if (p->header_bytes > LIMIT_HEADERS) {
+		p->result = RESULT_BAD;
+		return 0;
+	}
+	while (line.n && (line.p[line.n - 1] == '\r' || line.p[line.n - 1] == '\n'))
+		line.n--;
+	if (line.n >= 5 && memcmp(line.p, "HTTP/", 5) == 0) {
+		forget_response(p);
+		return n;
+	}
+	if (line.n == 0) {
+		/* trailers of a chunked body come here, too, when the body is over */
+		if (p->state != PART_SENT)
+			return n;
+		curl_easy_getinfo(p->c, CURLINFO_RESPONSE_CODE, &p->status);
+		return judge_headers(p) ? 0 : n;
+	}
+	const char *colon = memchr(line.p, ':', line.n);
+	if (!colon || p->state != PART_SENT)
+		return n;
+	struct str name = { line.p, (size_t)(colon - line.p) };
+	struct str value = str_trim((struct str){ colon + 1, line.n - name.n - 1 });
+	if (one_header(p, name, value)) {
+		p->result = RESULT_LOCAL;
+		err_oom(&p->err);
+		return 0;
+	}
+	return n;
+}
+
+/* Returning another number than n ends the exchange; p->result says why. */
+static size_t on_body(char *s, size_t size, size_t nmemb, void *arg)
+{
+	struct part *p = arg;
+	struct transfer *t = p->lane->t;
+	size_t n = size * nmemb;
+
+	p->last_byte_ms = sys_now_ms();
+	atomic_fetch_add_explicit(&t->stats->wire, n, memory_order_relaxed);
+	if (atomic_load(&t->over) || atomic_load(&p->cancel)) {
+		p->result = RESULT_CANCELLED;
+		return 0;
+	}
+	if (p->state != PART_BODY) {
+		size_t room = p->resp.body.max - p->resp.body.len;
+		(void)buf_add(&p->resp.body, s, MIN(n, room));
+		/* a refusal's body is read to keep the connection, but not for ever */
+		return room ? n : 0;
+	}
+	uint64_t pos = atomic_load(&p->pos), end = atomic_load(&p->end);
+	size_t take = pos < end ? (size_t)MIN((uint64_t)n, end - pos) : 0;
+	atomic_fetch_add_explicit(&t->stats->done, take, memory_order_relaxed);
+	if (take && blob_write(p->it->blob, pos, s, take, &p->err)) {
+		p->result = RESULT_LOCAL;
+		return 0;
+	}
+	atomic_store(&p->pos, pos + take);
+	/* more than `end` is right only when another part took the tail over */
+	return take == n ? n : 0;
+}
+
+/* --- request --- */
+
+static int add_header(struct part *p, const char *line)
+{
+	struct curl_slist *l = curl_slist_append(p->headers, line);
+
+	if (!l)
+		return -1;
+	p->headers = l;
+	return 0;
+}
+
+/* Credentials go to the registry's own scheme, host and port, nowhere else (design D5.5). */
+static int authorize(struct part *p, struct err *e)
+{
+	const struct http_authority *a = p->it->in->authority;
+	_cleanup_buf_ struct buf value = BUF_INIT(LIMIT_TOKEN);
+	_cleanup_buf_ struct buf line = BUF_INIT(LIMIT_TOKEN + 32);
+	int failed = 0;
+
+	p->at_origin = a && http_same_origin(p->url, a->origin);
+	p->with_credentials = false;
+	if (!p->at_origin)
+		return 0;
+	if (a->authorize(a->ctx, &value, &p->generation, e))
+		return -1;
+	if (value.len) {
+		buf_addf(&line, "Authorization: %s", value.data);
+		failed = line.failed || add_header(p, line.data) ? err_oom(e) : 0;
+		p->with_credentials = true;
+		explicit_bzero(value.data, value.len);
+		if (line.data)
+			explicit_bzero(line.data, line.len);
+	}
+	return failed;
+}
+
+static int part_prepare(struct part *p, struct err *e)
+{
+	if (!p->c && !(p->c = http_easy_new(p->lane->t->h)))
+		return err_oom(e);
+	curl_slist_free_all(p->headers);
+	p->headers = NULL;
+	forget_response(p);
+	p->errbuf[0] = '\0';
+	p->result = RESULT_NONE;
+	p->state = PART_SENT;
+	if (add_header(p, "Accept-Encoding: identity"))
+		return err_oom(e);
+	if (authorize(p, e))
+		return -1;
+	if (p->ranged)
+		snprintf(p->range, sizeof(p->range), "%llu-%llu", (unsigned long long)p->start,
+			 (unsigned long long)atomic_load(&p->end) - 1);
+	curl_easy_setopt(p->c, CURLOPT_URL, p->url);
+	curl_easy_setopt(p->c, CURLOPT_RANGE, p->ranged ? p->range : NULL);
+	curl_easy_setopt(p->c, CURLOPT_HTTPHEADER, p->headers);
+	curl_easy_setopt(p->c, CURLOPT_ERRORBUFFER, p->errbuf);
+	curl_easy_setopt(p->c, CURLOPT_BUFFERSIZE, (long)RECEIVE_BUFFER);
+	curl_easy_setopt(p->c, CURLOPT_HEADERFUNCTION, on_header);
+	curl_easy_setopt(p->c, CURLOPT_HEADERDATA, p);
+	curl_easy_setopt(p->c, CURLOPT_WRITEFUNCTION, on_body);
+	curl_easy_setopt(p->c, CURLOPT_WRITEDATA, p);
+	curl_easy_setopt(p->c, CURLOPT_PRIVATE, p);
+	p->last_byte_ms = p->window_ms = sys_now_ms();
+	p->window_pos = atomic_load(&p->pos);
+	return 0;
+}
+
+static void part_idle(struct part *p)
+{
+	free(p->url);
+	p->url = NULL;
+	p->state = PART_IDLE;
+	p->lane->busy--;
+}
+
+static void part_over(struct part *p, CURLcode rc)
+{
+	transfer_part_ended(p->lane->t, p, rc);
+	part_idle(p);
+}
+
+static struct part *free_part(struct lane *l)
+{
+	for (size_t i = 0; i < l->n_parts; i++)
+		if (l->parts[i].state == PART_IDLE)
+			return &l->parts[i];
+	return NULL;
+}
+
+/* Tops the lane up to its share of the connections. */
+static void lane_fill(struct lane *l)
+{
+	struct transfer *t = l->t;
+	struct part *p;
+
+	while (l->busy < transfer_quota(t, l->index) && !atomic_load(&t->over) &&
+	       (p = free_part(l)) && transfer_claim(t, p)) {
+		l->busy++;
+		if (part_prepare(p, &p->err)) {
+			p->result = RESULT_LOCAL;
+			part_over(p, CURLE_OK);
+			continue;
+		}
+		atomic_fetch_add(&t->stats->requests, 1);
+		curl_multi_add_handle(l->m, p->c);
+	}
+}
+
+static void lane_drain(struct lane *l)
+{
+	CURLMsg *msg;
+	int left;
+
+	while ((msg = curl_multi_info_read(l->m, &left))) {
+		struct part *p = NULL;
+		CURLcode rc = msg->data.result;
+		CURL *c = msg->easy_handle;
+		if (msg->msg != CURLMSG_DONE)
+			continue;
+		curl_easy_getinfo(c, CURLINFO_PRIVATE, (char **)&p);
+		long connects = 0;
+		curl_easy_getinfo(c, CURLINFO_NUM_CONNECTS, &connects);
+		atomic_fetch_add(&l->t->stats->connections, (uint64_t)connects);
+		curl_multi_remove_handle(l->m, c);
+		part_over(p, rc);
+	}
+}
+
+static bool too_slow(const struct transfer_options *o, struct part *p, uint64_t now)
+{
+	uint64_t pos = atomic_load(&p->pos);
+
+	if (now - p->last_byte_ms > o->stall_timeout_ms)
+		return true;
+	if (!o->speed_limit || !o->speed_time_ms || now - p->window_ms < o->speed_time_ms)
+		return false;
+	bool slow = pos - p->window_pos < o->speed_limit * o->speed_time_ms / 1000;
+	p->window_ms = now;
+	p->window_pos = pos;
+	return slow;
+}
+
+/* Ends exchanges that stall or are not wanted any more; they would not end by themselves. */
+static void lane_check(struct lane *l)
+{
+	uint64_t now = sys_now_ms();
+
+	if (now - l->last_check_ms < CHECK_MS)
+		return;
+	l->last_check_ms = now;
+	for (size_t i = 0; i < l->n_parts; i++) {
+		struct part *p = &l->parts[i];
+		if (p->state == PART_IDLE)
+			continue;
+		bool cancelled = atomic_load(&p->cancel);
+		if (!cancelled && !too_slow(l->t->o, p, now))
+			continue;
+		p->result = cancelled ? RESULT_CANCELLED : RESULT_STALLED;
+		curl_multi_remove_handle(l->m, p->c);
+		part_over(p, CURLE_ABORTED_BY_CALLBACK);
+	}
+}
+
+/* --- thread --- */
+
+static void *lane_main(void *arg)
+{
+	struct lane *l = arg;
+	struct transfer *t = l->t;
+	int running;
+
+	while (!atomic_load(&t->over)) {
+		lane_fill(l);
+		curl_multi_perform(l->m, &running);
+		lane_drain(l);
+		lane_check(l);
+		uint64_t backlog = transfer_hash_round(t, l);
+		while (backlog > BACKLOG_HIGH && !atomic_load(&t->over))
+			backlog = transfer_hash_round(t, l);
+		bool hungry = l->busy < transfer_quota(t, l->index);
+		atomic_store(&l->idle, hungry);
+		curl_multi_poll(l->m, NULL, 0, backlog ? 0 : hungry ? POLL_HUNGRY_MS : POLL_MS, NULL);
+	}
+	for (size_t i = 0; i < l->n_parts; i++) {
+		struct part *p = &l->parts[i];
+		if (p->state == PART_IDLE)
+			continue;
+		p->result = RESULT_CANCELLED;
+		curl_multi_remove_handle(l->m, p->c);
+		part_over(p, CURLE_ABORTED_BY_CALLBACK);
+	}
+	return NULL;
+}
+
+int lane_start(struct lane *l, struct transfer *t, unsigned index, size_t room, struct err *e)
+{
+	pthread_attr_t attr;
+
+	l->t = t;
+	l->index = index;
+	l->n_parts = room;
+	l->parts = calloc(room, sizeof(*l->parts));
+	l->scratch = malloc(LANE_SCRATCH);
+	l->m = curl_multi_init();
+	if (!l->parts || !l->scratch || !l->m)
+		return err_oom(e);
+	for (size_t i = 0; i < room; i++)
+		l->parts[i].lane = l;
+	curl_multi_setopt(l->m, CURLMOPT_MAXCONNECTS, (long)room + 2);
+	pthread_attr_init(&attr);
+	/* musl's default of 128 KiB is little for a TLS handshake */
+	pthread_attr_setstacksize(&attr, LANE_STACK);
+	int rc = pthread_create(&l->thread, &attr, lane_main, l);
+	pthread_attr_destroy(&attr);
+	if (rc)
+		return err_errno(e, CODE_INTERNAL, rc, "cannot start a thread");
+	l->running = true;
+	return 0;
+}
+
+void lane_join(struct lane *l)
+{
+	if (l->running)
+		pthread_join(l->thread, NULL);
+	for (size_t i = 0; l->parts && i < l->n_parts; i++) {
+		struct part *p = &l->parts[i];
+		http_response_release(&p->resp);
+		curl_slist_free_all(p->headers);
+		if (p->c)
+			curl_easy_cleanup(p->c);
+		free(p->url);
+	}
+	if (l->m)
+		curl_multi_cleanup(l->m);
+	free(l->parts);
+	free(l->scratch);
+}

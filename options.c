@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "options.h"
+
+#include <string.h>
+
+#define BIT(cmd) (1u << (cmd))
+#define PULL BIT(CMD_PULL)
+#define REMOTE (BIT(CMD_PULL) | BIT(CMD_RESOLVE) | BIT(CMD_LS))
+#define PLAN (BIT(CMD_PULL) | BIT(CMD_LS))
+#define ON_VOLUME (BIT(CMD_PROBE) | BIT(CMD_WAIT) | BIT(CMD_VERIFY) | BIT(CMD_GC))
+#define ALL (BIT(CMD_COUNT) - 1)
+
+#define FIELD(f) .offset = offsetof(struct config, f)
+#define SECOND UINT64_C(1000)
+#define DAY (86400 * SECOND)
+
+static const char *const layouts[] = { "flat", "versions", NULL };
+static const char *const fsyncs[] = { "end", "always", "never", NULL };
+static const char *const outputs[] = { "text", "json", NULL };
+static const char *const log_formats[] = { "auto", "text", "json", NULL };
+static const char *const progress_modes[] = { "auto", "never", "always", NULL };
+
+/*
+ * Groups stand in the order of the help. No name may end in _PORT or _SERVICE_HOST: its variable
+ * would be taken for a service link.
+ */
+const struct option_info option_table[] = {
+	{ .name = "dest", .letter = 'o', .type = OPT_PATH, .commands = PULL | ON_VOLUME,
+	  .group = "Volume", .arg = "DIR", FIELD(dest),
+	  .help = "the directory to fill, in place of the operand DEST" },
+	{ .name = "layout", .type = OPT_ENUM, .commands = PULL, .group = "Volume", .arg = "KIND",
+	  .def = "flat", .choices = layouts, FIELD(layout),
+	  .help = "flat: the files stand in DEST itself; versions: in a directory of their own "
+		"that the link DEST/current names" },
+	{ .name = "fsync", .type = OPT_ENUM, .commands = PULL, .group = "Volume", .arg = "WHEN",
+	  .def = "end", .choices = fsyncs, FIELD(fsync),
+	  .help = "end: flush everything before the ready marker is written; always: also each "
+		"file as it is placed; never: leave it to the kernel" },
+	{ .name = "lock-timeout", .type = OPT_DURATION, .commands = PULL | BIT(CMD_GC), .group = "Volume",
+	  .arg = "TIME", .def = "10m", .max = 24 * DAY, FIELD(lock_timeout_ms),
+	  .help = "how long to wait for another fetcher that works on DEST; 0 = one try" },
+	{ .name = "max-bytes", .type = OPT_SIZE, .commands = PULL, .group = "Volume", .arg = "SIZE",
+	  .def = "none", .zero = "none", .max = UINT64_MAX, FIELD(max_bytes),
+	  .help = "refuse an artifact whose files need more, before the first byte; set it to "
+		"the sizeLimit of an emptyDir" },
+	{ .name = "keep-versions", .type = OPT_UINT, .commands = BIT(CMD_GC), .group = "Volume", .arg = "N",
+	  .def = "0", .max = 1000000, FIELD(keep_versions),
+	  .help = "how many versions to keep beside the published one" },
+
+	{ .name = "include", .type = OPT_LIST, .commands = PLAN, .group = "Selection", .arg = "GLOB",
+	  FIELD(include),
+	  .help = "take only files that match; * and ? stay inside a name, ** crosses "
+		"directories, a pattern without / matches base names; may be given several times" },
+	{ .name = "exclude", .type = OPT_LIST, .commands = PLAN, .group = "Selection", .arg = "GLOB",
+	  FIELD(exclude), .help = "leave out files that match; wins over --include; may be given "
+		"several times" },
+	{ .name = "platform", .type = OPT_STRING, .commands = PLAN, .group = "Selection",
+	  .arg = "OS/ARCH[/VARIANT]", FIELD(platform),
+	  .help = "which entry of an image index to take; default linux and the architecture of "
+		"this machine" },
+
+	{ .name = "registry-config", .type = OPT_LIST, .commands = REMOTE, .group = "Registry", .arg = "FILE",
+	  FIELD(registry_config),
+	  .help = "docker config.json with credentials; may be given several times; default "
+		"$DOCKER_CONFIG, $REGISTRY_AUTH_FILE, ~/.docker/config.json" },
+	{ .name = "username", .type = OPT_STRING, .commands = REMOTE, .group = "Registry", .arg = "NAME",
+	  FIELD(username), .help = "user name, together with --password-file; wins over config "
+		"files" },
+	{ .name = "password-file", .type = OPT_PATH, .commands = REMOTE, .group = "Registry", .arg = "FILE",
+	  FIELD(password_file), .help = "file with the password; read again whenever a token is "
+		"needed" },
+	{ .name = "token-file", .type = OPT_PATH, .commands = REMOTE, .group = "Registry", .arg = "FILE",
+	  FIELD(token_file), .help = "file with a registry token, sent as it is (Bearer)" },
+	{ .name = "allow-private-realm", .type = OPT_BOOL, .commands = REMOTE, .group = "Registry",
+	  FIELD(allow_private_realm),
+	  .help = "let the registry send credentials to a token server on a private address "
+		"other than its own" },
+
+	{ .name = "ca-file", .type = OPT_PATH, .commands = REMOTE, .group = "Transport", .arg = "FILE",
+	  FIELD(ca_file),
+	  .help = "PEM certificates to trust, and no others; default $SSL_CERT_FILE, "
+		"$SSL_CERT_DIR, the system's, then the built-in Mozilla bundle" },
+	{ .name = "cert-file", .type = OPT_PATH, .commands = REMOTE, .group = "Transport", .arg = "FILE",
+	  FIELD(cert_file), .help = "PEM client certificate, together with --key-file" },
+	{ .name = "key-file", .type = OPT_PATH, .commands = REMOTE, .group = "Transport", .arg = "FILE",
+	  FIELD(key_file), .help = "PEM key of the client certificate" },
+	{ .name = "insecure", .type = OPT_BOOL, .commands = REMOTE, .group = "Transport", FIELD(insecure),
+	  .help = "do not verify TLS certificates; a warning is logged on every run" },
+	{ .name = "plain-http", .type = OPT_BOOL, .commands = REMOTE, .group = "Transport", FIELD(plain_http),
+	  .help = "talk HTTP without TLS to the registry" },
+
+	{ .name = "concurrency", .type = OPT_UINT, .commands = PULL, .group = "Transfer", .arg = "N",
+	  .def = "16", .min = 1, .max = LIMIT_CONNECTIONS, FIELD(concurrency),
+	  .help = "most connections at a time; fewer are used where more bring nothing" },
+	{ .name = "range-size", .type = OPT_SIZE, .commands = PULL, .group = "Transfer", .arg = "SIZE",
+	  .def = "auto", .zero = "auto", .min = 64 * KIB, .max = 4 * GIB, FIELD(range_size),
+	  .help = "bytes asked for in one request" },
+	{ .name = "memory-budget", .type = OPT_SIZE, .commands = PULL, .group = "Transfer", .arg = "SIZE",
+	  .def = "64MiB", .min = 4 * MIB, .max = 64 * GIB, FIELD(memory_budget),
+	  .help = "most memory for buffers" },
+	{ .name = "stall-timeout", .type = OPT_DURATION, .commands = REMOTE, .group = "Transfer", .arg = "TIME",
+	  .def = "30s", .min = 100, .max = 24 * DAY, FIELD(stall_timeout_ms),
+	  .help = "a connection without a byte for so long is given up and its range asked for "
+		"again" },
+	{ .name = "speed-limit", .type = OPT_SIZE, .commands = PULL, .group = "Transfer", .arg = "SIZE",
+	  .def = "4KiB", .zero = "off", .max = UINT64_C(1) << 40, FIELD(speed_limit),
+	  .help = "a connection slower than this many bytes a second counts as stalled after "
+		"--speed-time" },
+	{ .name = "speed-time", .type = OPT_DURATION, .commands = PULL, .group = "Transfer", .arg = "TIME",
+	  .def = "60s", .min = SECOND, .max = 24 * DAY, FIELD(speed_time_ms),
+	  .help = "see --speed-limit" },
+	{ .name = "connect-timeout", .type = OPT_DURATION, .commands = REMOTE, .group = "Transfer",
+	  .arg = "TIME", .def = "10s", .min = 100, .max = 24 * DAY, FIELD(connect_timeout_ms),
+	  .help = "one try to connect, TLS included" },
+	{ .name = "retry-timeout", .type = OPT_DURATION, .commands = REMOTE, .group = "Transfer", .arg = "TIME",
+	  .def = "5m", .min = 1, .max = 24 * DAY, FIELD(retry_timeout_ms),
+	  .help = "give up after so long without progress; starts anew whenever bytes arrive" },
+	{ .name = "deadline", .type = OPT_DURATION, .commands = PULL, .group = "Transfer", .arg = "TIME",
+	  .def = "none", .zero = "none", .max = 24 * DAY, FIELD(deadline_ms),
+	  .help = "give up after so long in any case" },
+
+	{ .name = "timeout", .type = OPT_DURATION, .commands = BIT(CMD_WAIT), .group = "Waiting", .arg = "TIME",
+	  .def = "none", .zero = "none", .max = 24 * DAY, FIELD(timeout_ms),
+	  .help = "give up (exit 31) when DEST is not ready after so long" },
+
+	{ .name = "output", .type = OPT_ENUM, .commands = ALL & ~BIT(CMD_HELP), .group = "Output",
+	  .arg = "KIND", .def = "text", .choices = outputs, FIELD(output),
+	  .help = "what goes to stdout; json: one object a line" },
+	{ .name = "progress", .type = OPT_ENUM, .commands = PULL, .group = "Output", .arg = "WHEN",
+	  .def = "auto", .choices = progress_modes, FIELD(progress),
+	  .help = "the bar on stderr; auto: a bar on a terminal, a log line every 10 s elsewhere" },
+	{ .name = "log-format", .type = OPT_ENUM, .commands = ALL, .group = "Output", .arg = "KIND",
+	  .def = "auto", .choices = log_formats, FIELD(log_format),
+	  .help = "lines on stderr; auto: text on a terminal, json elsewhere" },
+	{ .name = "quiet", .letter = 'q', .type = OPT_BOOL, .commands = ALL, .group = "Output", FIELD(quiet),
+	  .help = "only warnings and errors" },
+	{ .name = "verbose", .letter = 'v', .type = OPT_BOOL, .commands = ALL, .group = "Output", FIELD(verbose),
+	  .help = "also every request and retry" },
+	{ .name = "termination-log", .type = OPT_PATH, .commands = ALL, .group = "Output", .arg = "FILE",
+	  .def = "/dev/termination-log", FIELD(termination_log),
+	  .help = "existing file that gets the line that says what failed; empty = none" },
+
+	{ .name = "help", .letter = 'h', .type = OPT_BOOL, .commands = ALL, FIELD(help) },
+	{ .name = "version", .type = OPT_BOOL, .commands = ALL, FIELD(version) },
+	{ .name = "man", .type = OPT_BOOL, .commands = BIT(CMD_HELP), FIELD(help_man) },
+	{ .name = "markdown", .type = OPT_BOOL, .commands = BIT(CMD_HELP), FIELD(help_markdown) },
+};
+const size_t option_count = ARRAY_SIZE(option_table);
+
+#define EXAMPLES(...) (const char *const[]){ __VA_ARGS__, NULL }
+
+const struct command_info command_table[CMD_COUNT] = {
+	[CMD_PULL] = {
+		"pull", "REF DEST [REF DEST ...]", "get it, verify it, publish it, exit",
+		"Resolves REF, fetches what DEST does not have yet over several connections at "
+		"once, verifies every SHA-256 "
+		"and publishes the files. The ready marker DEST/.fetcher/ready.json is written "
+		"last. A killed "
+		"pull goes on where it was; a pull of what is already there moves no blob bytes.\n"
+		"REF is [oci://]HOST[:PORT]/REPO[:TAG][@DIGEST]; a digest always wins over the "
+		"tag, and without either the tag is latest. "
+		"The command word may be left out: \"fetcher REF DEST\" is the same. Several "
+		"pairs are pulled one after the other; "
+		"the first failure ends the run.",
+		EXAMPLES("fetcher pull registry.example.com/models/llama:8b /models/llama",
+			 "into a directory",
+			 "fetcher pull registry.example.com/llama:8b -o /models --include '*.json'",
+			 "only some of the files",
+			 "fetcher pull --plain-http localhost:5000/demo/model:v1 /tmp/model",
+			 "from a registry without TLS"),
+	},
+	[CMD_PROBE] = {
+		"probe", "DEST", "exit 0 if DEST holds a complete published version",
+		"Reads the ready marker and looks at what it names, without hashing and without "
+		"network: made for exec probes. "
+		"Exit 21 when there is none.",
+		EXAMPLES("fetcher probe /models/llama", "as startupProbe: exec: command: "
+		"[/fetcher, probe, /models/llama]"),
+	},
+	[CMD_WAIT] = {
+		"wait", "DEST [-- CMD ARG...]", "block until DEST is ready, then exit 0 or run CMD",
+		"Waits until \"fetcher probe DEST\" would succeed; then becomes CMD (exec), or "
+		"exits 0 without one.",
+		EXAMPLES("fetcher wait /models/llama -- /app/server --model /models/llama",
+			 "start a server when its model is complete",
+			 "fetcher wait --timeout 10m /models/llama", "give up after ten minutes "
+			 "(exit 31)"),
+	},
+	[CMD_VERIFY] = {
+		"verify", "DEST", "hash the published files again",
+		"Reads every published file and compares size and SHA-256 with what was published. "
+		"Each file that differs is logged; exit 22 then.",
+		EXAMPLES("fetcher verify /models/llama", "after a disk was suspected"),
+	},
+	[CMD_RESOLVE] = {
+		"resolve", "REF", "print the digest that REF names now",
+		"Asks the registry for the digest of the manifest or index, without fetching more.",
+		EXAMPLES("fetcher resolve registry.example.com/models/llama:8b", "to pin a tag"),
+	},
+	[CMD_LS] = {
+		"ls", "REF", "list files, sizes and digests, without downloading",
+		"Shows what a pull with the same options would lay out. With --output json one "
+		"object for the artifact, its files in an array.",
+		EXAMPLES("fetcher ls registry.example.com/models/llama:8b", "a table",
+			 "fetcher ls --output json --exclude '*.bin' "
+			 "registry.example.com/models/llama:8b", "for scripts"),
+	},
+	[CMD_GC] = {
+		"gc", "DEST", "drop old versions and partial files",
+		"Removes versions other than the published one (and the --keep-versions newest "
+		"others) and what unfinished pulls left. "
+		"Waits for the lock of DEST, so that no running pull loses anything.",
+		EXAMPLES("fetcher gc /models/llama", "free what is not needed",
+			 "fetcher gc --keep-versions 1 /models/llama", "keep one version to roll "
+			 "back to"),
+	},
+	[CMD_INSTALL] = {
+		"install", "PATH", "copy this binary",
+		"Copies the running binary to PATH (or into the directory PATH, as \"fetcher\"), "
+		"mode 0755, so that a container "
+		"of another image on the same volume can run it.",
+		EXAMPLES("fetcher install /shared/fetcher", "then, elsewhere: /shared/fetcher "
+		"wait /models/llama -- CMD"),
+	},
+	[CMD_VERSION] = {
+		"version", "", "print the version", "Prints version and "
+		"commit.", EXAMPLES("fetcher version", "one line"),
+	},
+	[CMD_HELP] = {
+		"help", "[COMMAND]", "explain a command",
+		"Prints the overview, or everything about one command.", EXAMPLES("fetcher help "
+		"pull", "all options of pull"),
+	},
+};
+
+const struct exit_info exit_table[] = {
+	{ CODE_OK, "done", "" },
+	{ CODE_USAGE, "usage or configuration", "no" },
+	{ CODE_INTERNAL, "internal error", "no" },
+	{ CODE_AUTH, "not authorised (401, 403, a policy of the registry)", "no" },
+	{ CODE_NOT_FOUND, "not found; probe: nothing published", "no" },
+	{ CODE_INTEGRITY, "integrity: a size or digest differs", "no" },
+	{ CODE_SPACE, "no space, or a declared limit would be exceeded", "no" },
+	{ CODE_UNSAFE, "unsafe content: a path that escapes or collides", "no" },
+	{ CODE_UNSUPPORTED, "unsupported media type, no matching platform, or nothing to lay "
+	"out", "no" },
+	{ CODE_NETWORK, "network: retries exhausted", "yes" },
+	{ CODE_DEADLINE, "deadline or stall", "yes" },
+	{ CODE_LOCAL, "local I/O or permission (says uid, gid, mode)", "yes" },
+	{ CODE_LOCKED, "DEST is locked by another fetcher beyond --lock-timeout", "yes" },
+	{ CODE_SIGINT, "SIGINT before done; what was fetched stays resumable", "yes" },
+	{ CODE_SIGTERM, "SIGTERM before done; what was fetched stays resumable", "yes" },
+};
+const size_t exit_count = ARRAY_SIZE(exit_table);
+
+const char *option_variable(const struct option_info *o, char ret[static OPTION_VARIABLE_MAX])
+{
+	static const char prefix[] = "FETCHER_";
+	size_t n = sizeof(prefix) - 1;
+
+	memcpy(ret, prefix, n);
+	for (const char *p = o->name; *p && n < OPTION_VARIABLE_MAX - 1; p++)
+		ret[n++] = *p == '-' ? '_' : (char)(*p - 'a' + 'A');
+	ret[n] = '\0';
+	return ret;
+}

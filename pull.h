@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * One pull: resolve, plan, transfer, verify, publish (design D3, D5). Row 3; calls everything below.
+ * One of the three files that may write log lines: progress, warnings and the final "pulled"
+ * line come from here. The failure itself is only returned; the caller logs it (log_fatal).
+ */
+#ifndef FETCHER_PULL_H
+#define FETCHER_PULL_H
+
+#include <stdatomic.h>
+
+#include "config.h"
+#include "http.h"
+#include "log.h"
+#include "oci.h"
+#include "ref.h"
+#include "store.h"
+
+struct pull_options {
+	const struct config *cfg;	/* every option; borrowed */
+	const char *ref;		/* as the user wrote it */
+	const char *dest;
+	/* Non-zero = stop now; the value is the code to return (CODE_SIGTERM, CODE_SIGINT). Not NULL. */
+	const atomic_int *stop;
+};
+
+/* What one pull did. Zero-initialise; pull_result_release frees. */
+struct pull_result {
+	struct store_marker marker;	/* the ready marker that now stands on the volume */
+	bool up_to_date;		/* the marker already named this digest: nothing was published */
+	uint64_t downloaded;		/* blob bytes that this run received over the network */
+	uint64_t reused;		/* bytes that were on the volume before (earlier version, resumed partial files) */
+	uint64_t duration_ms;		/* of this run, lock wait included */
+};
+
+void pull_result_release(struct pull_result *r);
+
+/*
+ * Pulls o->ref to o->dest. 0: DEST holds the complete, verified artifact and *ret_result tells
+ * what was done. -1: *e, the marker does not name this artifact, and what was fetched stays for
+ * the next run. Call from one thread at a time (progress bar and log hook are process-wide).
+ */
+int pull_run(const struct pull_options *o, struct pull_result *ret_result, struct err *e);
+
+/*
+ * HTTP client and repository for a reference, configured from cfg: for resolve and ls, and the
+ * first step of pull_run. Free in the order oci_repo_free(*ret_repo), http_free(*ret_http).
+ * cfg, and *ret_ref's strings through it, must live until then.
+ */
+int pull_open_repo(const struct config *cfg, const char *ref, const atomic_int *stop,
+		   struct http **ret_http, struct oci_repo **ret_repo, struct ref *ret_ref,
+		   struct err *e);
+
+#endif

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The volume (design D3): lock, partial directory, publishing, marker, meta, versions, gc.
+ * Row 2; calls json, sys, verify; peer: layout.h's data types. Written in store.c (volume, lock,
+ * check), store_begin.c, store_place.c, store_commit.c (one publication), store_known.c (what is on
+ * the volume already), store_marker.c (the JSON), store_gc.c.
+ *
+ *   DEST/<files>                                    layout flat
+ *   DEST/current -> .fetcher/versions/<name>        layout versions
+ *   DEST/.fetcher/ready.json  previous.json  lock  versions/<name>/  meta/<name>.json
+ *   DEST/.fetcher/partial/    blobs and journals, <name>.d/ (a version being filled),
+ *                             <name>.placed (ledger: what was placed, for the next try)
+ *
+ * <name> is "sha256-<hex>" of the document the reference names; a selection (globs, platform)
+ * other than the default adds "-<8 hex>" of the selection's hash, so that a version directory
+ * never changes. previous.json is the marker that went when a publication began.
+ *
+ * A name becomes visible only after its bytes were verified; the marker is renamed into place
+ * last, and it goes first when the files it names are about to change. A file counts as untouched
+ * while inode, size and mtime are what they were when it was verified; where they are not, or
+ * where a restart of the machine came between writing and fsync, it is hashed again.
+ * Threads: store_place, store_place_bytes and store_find may be called from several threads at
+ * once (for different files); everything else by one thread.
+ */
+#ifndef FETCHER_STORE_H
+#define FETCHER_STORE_H
+
+#include <stdatomic.h>
+
+#include "layout.h"
+#include "log.h"
+#include "sys.h"
+#include "verify.h"
+
+enum store_layout { STORE_FLAT = 0, STORE_VERSIONS };
+enum store_fsync { STORE_FSYNC_END = 0, STORE_FSYNC_ALWAYS, STORE_FSYNC_NEVER };
+
+struct store;
+
+/* The ready marker, .fetcher/ready.json; stable keys in this order. */
+struct store_marker {
+	char *ref;
+	struct digest digest;
+	char *media_type, *artifact_type;
+	char *path;			/* relative to DEST: "." (flat) or "current" */
+	char *version;			/* <name> above: names the meta file */
+	uint64_t files, bytes;		/* of the published version */
+	uint64_t downloaded;		/* bytes of blobs that came over the network for it */
+	char published_at[32];
+	uint64_t duration_ms;
+	char *previous;			/* digest string or NULL */
+	uint64_t generation;		/* 1, 2, ... per DEST */
+	char *fetcher;			/* version string */
+};
+void store_marker_release(struct store_marker *m);
+
+/* One published file as meta records it; stat identity tells later whether somebody touched it. */
+struct store_file {
+	char *path;
+	struct digest digest;
+	uint64_t size;
+	uint64_t ino;
+	int64_t mtime_sec;
+	uint32_t mtime_nsec;
+};
+struct store_meta {
+	struct digest digest;
+	char *media_type;
+	enum store_layout layout;
+	char *selection;		/* canonical text of globs and platform, "" = default */
+	struct buf raw, manifest_raw;	/* documents as received (manifest_raw empty without an index) */
+	struct store_file *files;	/* sorted by path */
+	size_t n_files;
+	bool trusted;			/* false: written without fsync before the machine restarted */
+};
+void store_meta_release(struct store_meta *m);
+
+/*
+ * Opens DEST (an ordinary path: it may be a link); create makes DEST and .fetcher (0755). Without
+ * create a missing DEST is CODE_NOT_FOUND, and a missing .fetcher is no error (no marker then; one
+ * that appears later is found). CODE_LOCAL names uid, gid, mode.
+ */
+int store_open(struct store **ret, const char *dest, bool create, struct err *e);
+void store_close(struct store *s);	/* drops the lock */
+int store_dirfd(const struct store *s);
+int store_partial_dirfd(const struct store *s);	/* valid after store_lock */
+/*
+ * One writer: an open-file-description lock on .fetcher/lock (flock where the file system has no
+ * such thing), polled with backoff until timeout_ms (0 = one try; UINT64_MAX = forever); stop (may
+ * be NULL) is looked at: non-zero is the code returned (CODE_SIGTERM, CODE_SIGINT). CODE_LOCKED
+ * names the holder (pid, host, since) that the lock file tells. waiting (may be NULL) is called
+ * once when it has to wait. Makes .fetcher/partial (0700). A second call does nothing.
+ */
+int store_lock(struct store *s, uint64_t timeout_ms, const atomic_int *stop,
+	       void (*waiting)(void *arg, const char *holder), void *arg, struct err *e);
+
+/* 1 = read, 0 = there is none (or it is not parseable: treated as none), -1 error. */
+int store_read_marker(struct store *s, struct store_marker *ret, struct err *e);
+int store_read_meta(struct store *s, const char *version, struct store_meta *ret, struct err *e);
+/* <name> for a digest and a canonical selection text ("" = default). Caller frees. */
+char *store_version_name(const struct digest *d, const char *selection);
+/*
+ * Marker, meta and the files agree: every file of meta exists below the published path as a
+ * regular file with its size and stat identity. 1 yes, 0 no (reason in e->msg), -1 error.
+ * `quick` looks at marker, link and directory only and needs no meta (for probe, < 5 ms).
+ */
+int store_check(struct store *s, const struct store_marker *m, const struct store_meta *meta,
+		bool quick, struct err *e);
+
+/* --- one publication, between begin and commit; the lock is held --- */
+struct store_publish {
+	enum store_layout layout;
+	enum store_fsync fsync;
+	const char *version;		/* <name> */
+	const struct digest *digest;
+	const struct layout *plan;
+	uint32_t file_mode, dir_mode;	/* defaults 0644, 0755 (before umask) */
+};
+/*
+ * Starts filling. p and what it points to are borrowed until commit, the next begin, or close.
+ * flat: CODE_UNSAFE when something other than a regular file, or a link on the way, occupies a path
+ * of the plan (nothing was touched then); else the marker goes.
+ * versions: CODE_UNSAFE when DEST/current is not a link of ours; makes the staging directory (kept
+ * from an earlier try); a version directory that was damaged becomes staging again, and only
+ * then the marker goes.
+ * Sweeps stale temporary names.
+ */
+int store_begin(struct store *s, const struct store_publish *p, struct err *e);
+/*
+ * For each file of the plan: 1 when it already stands where it belongs with the right content, so
+ * nothing is to do (placed by an earlier try, published and untouched, or, when nothing is known of
+ * it, hashed here and found right). 0 = needed.
+ */
+int store_has(struct store *s, size_t file, struct err *e);
+/*
+ * A path (relative to store_dirfd) of a file on the volume that has this digest and is untouched
+ * (another version, an interrupted try, or a file already placed in this publication), or 0.
+ * 1 = found, caller frees *ret_path. In layout flat, place what was found before anything is
+ * fetched: a later store_place may replace the very file.
+ */
+int store_find(struct store *s, const struct digest *d, uint64_t size, char **ret_path,
+	       struct err *e);
+/*
+ * Puts verified content at the file's place, exactly one of:
+ *   partial_name	in the partial directory: renamed to the place (size checked, mode and mtime set)
+ *   from_path		relative to DEST, from store_find: hard-linked, else reflinked or copied
+ * Parents are made; confined to DEST; fsync as the mode says. The descriptor of the partial file
+ * may stay open. On failure the partial file is still there.
+ */
+int store_place(struct store *s, size_t file, const char *partial_name, const char *from_path,
+		struct err *e);
+/* Creates an empty or inline file at its place (content already verified). */
+int store_place_bytes(struct store *s, size_t file, const void *p, size_t n, struct err *e);
+/*
+ * Every file was placed or had: fsync as the mode says (data, directories), meta written, staging
+ * renamed into versions and `current` swapped (versions), files that only earlier flat versions had
+ * removed (flat; only when untouched by others since), marker written. The caller fills ref,
+ * media_type, artifact_type, downloaded, duration_ms, fetcher; digest, path, version, files, bytes,
+ * previous, generation and published_at are filled in by this call. raw, manifest_raw (NULL or
+ * empty: none): documents for meta; with raw NULL the meta of a version that stands already stays.
+ */
+int store_commit(struct store *s, struct store_marker *m, const char *selection,
+		 const struct buf *raw, const struct buf *manifest_raw, struct err *e);
+
+/*
+ * Hashes the published files again. bad (may be NULL) is called for each file that differs.
+ * 0 = all right, -1 CODE_INTEGRITY, CODE_NOT_FOUND (nothing is published) or others.
+ */
+int store_verify(struct store *s, void (*bad)(void *arg, const char *path, const char *why),
+		 void *arg, uint64_t *ret_files, uint64_t *ret_bytes, struct err *e);
+
+struct store_gc_result {
+	uint64_t versions, partials, bytes;
+};
+/*
+ * Drops versions but the published one (and the one `current` links to) and the `keep` newest
+ * others, meta of versions that are gone, and everything in partial/. Needs the lock.
+ */
+int store_gc(struct store *s, unsigned keep, struct store_gc_result *ret, struct err *e);
+
+#endif

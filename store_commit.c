@@ -1,0 +1,351 @@
+// SPDX-License-Identifier: Apache-2.0
+/* End of a publication: fsync, meta, the swap, what earlier versions left, the marker. */
+#include "store_internal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static bool in_plan(const struct store *s, const char *path)
+{
+	size_t lo = 0, hi = plan_size(s);
+
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+		int c = strcmp(plan_file(s, mid)->path, path);
+
+		if (c == 0)
+			return true;
+		if (c < 0)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return false;
+}
+
+/* Removes directories that became empty, from path's parent up. */
+static void remove_empty_parents(struct dirs *dirs, const char *path, bool sync)
+{
+	_cleanup_free_ char *dir = strdup(path);
+	char *slash;
+
+	while (dir && (slash = strrchr(dir, '/'))) {
+		struct dirs_ref ref;
+		int rc;
+
+		*slash = 0;
+		if (dirs_get(dirs, dir, 0, &ref) < 0)
+			return;
+		rc = unlinkat(ref.fd, ref.leaf, AT_REMOVEDIR);
+		if (rc == 0 && sync)
+			sys_sync_dir(ref.fd);
+		dirs_put(&ref);
+		if (rc < 0)
+			return;
+	}
+}
+
+static int remove_stale_file(struct store *s, struct dirs *dirs, const struct store_file *f,
+			     struct err *e)
+{
+	struct dirs_ref dir;
+	struct stat st;
+	int rc = 0;
+
+	if (dirs_get(dirs, f->path, 0, &dir) < 0)
+		return 0;
+	if (fstatat(dir.fd, dir.leaf, &st, AT_SYMLINK_NOFOLLOW) == 0 && store_same(s, f, &st)) {
+		rc = unlinkat(dir.fd, dir.leaf, 0);
+		if (rc < 0 && errno == ENOENT)
+			rc = 0;
+		if (rc < 0)
+			store_fail(s, e, "remove", f->path);
+		else if (want_sync(s))
+			sys_sync_dir(dir.fd);
+	}
+	dirs_put(&dir);
+	if (rc == 0)
+		remove_empty_parents(dirs, f->path, want_sync(s));
+	return rc;
+}
+
+int publication_remove_stale(struct store *s, struct err *e)
+{
+	struct dirs dirs;
+	int rc = 0;
+
+	dirs_init(&dirs, s->dest_fd);
+	for (size_t i = 0; i < s->n_known && rc == 0; i++) {
+		const struct known *k = &s->known[i];
+
+		if (k->layout != STORE_FLAT)
+			continue;
+		for (size_t j = 0; j < k->n_files && rc == 0; j++)
+			if (!in_plan(s, k->files[j].path))
+				rc = remove_stale_file(s, &dirs, &k->files[j], e);
+	}
+	dirs_release(&dirs);
+	return rc;
+}
+
+static int open_placed(struct store *s, size_t i)
+{
+	_cleanup_dirs_ref_ struct dirs_ref dir = { .slot = DIRS_OWN, .fd = -1 };
+
+	if (dirs_get(&s->pub.dirs, plan_file(s, i)->path, 0, &dir) < 0)
+		return -1;
+	return sys_open_beneath(dir.fd, dir.leaf, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
+}
+
+/*
+ * fsync of one file, and its identity as it is from now on: network file systems settle mtime at
+ * the flush. Elsewhere a change means that somebody wrote into it after it was verified.
+ */
+static int sync_file(struct store *s, size_t i, struct err *e)
+{
+	_cleanup_close_ int fd = open_placed(s, i);
+	struct store_file *f = &s->pub.placed[i];
+	struct stat st;
+
+	if (fd < 0)
+		return store_fail(s, e, "open", f->path);
+	if (fsync(fd) < 0 || fstat(fd, &st) < 0)
+		return store_fail(s, e, "sync", f->path);
+	if (s->late_mtime)
+		store_mtime_set(f, &st);
+	if (!store_same(s, f, &st))
+		return err_set(e, CODE_INTEGRITY, "%s was changed by somebody else while it was "
+			       "being published", f->path);
+	return 0;
+}
+
+static bool needs_sync(const struct store *s, size_t i)
+{
+	return s->pub.p->fsync == STORE_FSYNC_END || s->pub.state[i] == FILE_HAD;
+}
+
+static int sync_data(struct store *s, struct err *e)
+{
+	/* First start the write-back of all, then wait for each: the disk sees one long queue. */
+	for (size_t i = 0; i < plan_size(s); i++) {
+		if (needs_sync(s, i) && s->pub.placed[i].size < WRITEBACK_MIN) {
+			_cleanup_close_ int fd = open_placed(s, i);
+
+			if (fd >= 0)
+				sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+		}
+	}
+	for (size_t i = 0; i < plan_size(s); i++)
+		if (needs_sync(s, i) && sync_file(s, i, e) < 0)
+			return -1;
+	return 0;
+}
+
+/* Every directory on the way to path that `last` did not share. */
+static int sync_dirs_of(struct store *s, const char *path, const char *last, struct err *e)
+{
+	_cleanup_free_ char *part = strdup(path);
+
+	if (!part)
+		return err_oom(e);
+	for (char *slash = strrchr(part, '/'); slash; slash = strrchr(part, '/')) {
+		_cleanup_dirs_ref_ struct dirs_ref dir = { .slot = DIRS_OWN, .fd = -1 };
+		size_t n = (size_t)(slash - part);
+
+		if (last && strncmp(last, part, n) == 0 && last[n] == '/')
+			break;
+		if (dirs_get(&s->pub.dirs, part, 0, &dir) < 0 || sys_sync_dir(dir.fd) < 0)
+			return store_fail(s, e, "sync the directory of", path);
+		*slash = 0;
+	}
+	return 0;
+}
+
+static int sync_dirs(struct store *s, struct err *e)
+{
+	const char *last = NULL;
+
+	for (size_t i = 0; i < plan_size(s); i++) {
+		const char *path = plan_file(s, i)->path;
+
+		if (sync_dirs_of(s, path, last, e) < 0)
+			return -1;
+		last = path;
+	}
+	if (sys_sync_dir(s->pub.tree_fd) < 0)
+		return store_fail(s, e, "sync", ".");
+	return 0;
+}
+
+static int write_meta(struct store *s, const struct store_marker *m, const char *selection,
+		      const struct buf *raw, const struct buf *manifest_raw, struct err *e)
+{
+	_cleanup_close_ int fd = store_subdir(s, META_DIR, 0755);
+	_cleanup_buf_ struct buf text = BUF_INIT(LIMIT_META);
+	struct buf none = { 0 };
+	struct store_meta meta = {
+		.digest = *s->pub.p->digest,
+		.media_type = m->media_type,
+		.layout = s->pub.p->layout,
+		.selection = (char *)(uintptr_t)(selection ? selection : ""),
+		.raw = raw ? *raw : none,
+		.manifest_raw = manifest_raw ? *manifest_raw : none,
+		.files = s->pub.placed,
+		.n_files = plan_size(s),
+	};
+	char name[VERSION_MAX];
+
+	if (fd < 0)
+		return store_fail(s, e, "open", TOP_DIR "/" META_DIR);
+	if (meta_format(&meta, s->pub.p->fsync != STORE_FSYNC_NEVER, &text) < 0)
+		return err_oom(e);
+	snprintf(name, sizeof(name), "%s" META_SUFFIX, s->pub.p->version);
+	if (sys_replace_file(fd, name, text.data, text.len, 0644, want_sync(s)) < 0)
+		return store_fail(s, e, "write the version's file in", TOP_DIR "/" META_DIR);
+	return 0;
+}
+
+static int promote_staging(struct store *s, struct err *e)
+{
+	_cleanup_close_ int versions_fd = store_subdir(s, VERSIONS_DIR, 0755);
+	char staging[VERSION_MAX];
+
+	staging_name(s, staging);
+	if (versions_fd < 0 ||
+	    renameat(s->partial_fd, staging, versions_fd, s->pub.p->version) < 0)
+		return store_fail(s, e, "publish the version in", TOP_DIR "/" VERSIONS_DIR);
+	if (want_sync(s) && (sys_sync_dir(versions_fd) < 0 || sys_sync_dir(s->partial_fd) < 0 ||
+			     sys_sync_dir(s->top_fd) < 0))
+		return store_fail(s, e, "sync", TOP_DIR "/" VERSIONS_DIR);
+	return 0;
+}
+
+static int swap_current(struct store *s, struct err *e)
+{
+	char now[VERSION_MAX], tmp[SYS_TEMP_NAME], target[VERSION_MAX + sizeof(CURRENT_PREFIX)];
+	int rc = store_current(s, now), saved;
+
+	if (rc < 0)
+		return err_set(e, CODE_UNSAFE, "%s/" CURRENT_LINK " is in the way: it is not a link "
+			       "of fetcher's; move it away", s->dest);
+	if (rc == 1 && strcmp(now, s->pub.p->version) == 0)
+		return 0;
+	snprintf(target, sizeof(target), CURRENT_PREFIX "%s", s->pub.p->version);
+	sys_temp_name(tmp);
+	/* The link's text is relative to DEST, wherever it is born. */
+	if (symlinkat(target, s->top_fd, tmp) < 0)
+		return store_fail(s, e, "write", CURRENT_LINK);
+	if (renameat(s->top_fd, tmp, s->dest_fd, CURRENT_LINK) < 0) {
+		saved = errno;
+		unlinkat(s->top_fd, tmp, 0);
+		errno = saved;
+		return store_fail(s, e, "replace", CURRENT_LINK);
+	}
+	if (want_sync(s) && sys_sync_dir(s->dest_fd) < 0)
+		return store_fail(s, e, "sync", ".");
+	return 0;
+}
+
+/* The last marker there was, published or retired: generation and digest to go on from. */
+static int count_generation(struct store *s, struct store_marker *m, struct err *e)
+{
+	char digest[DIGEST_STR_MAX];
+	struct store_marker last;
+	int rc = marker_read(s->top_fd, MARKER_FILE, &last, e);
+
+	if (rc == 0)
+		rc = marker_read(s->top_fd, PREVIOUS_FILE, &last, e);
+	if (rc < 0)
+		return -1;
+	free(m->previous);
+	m->previous = NULL;
+	m->generation = 1;
+	if (rc == 0)
+		return 0;
+	m->generation = last.generation < INT64_MAX ? last.generation + 1 : 1;
+	if (digest_equal(&last.digest, &m->digest))
+		m->previous = steal_ptr(&last.previous);
+	else
+		m->previous = strdup(digest_format(&last.digest, ':', digest));
+	rc = digest_equal(&last.digest, &m->digest) || m->previous ? 0 : err_oom(e);
+	store_marker_release(&last);
+	return rc;
+}
+
+static int write_marker(struct store *s, struct store_marker *m, struct err *e)
+{
+	_cleanup_buf_ struct buf text = BUF_INIT(LIMIT_MARKER);
+	bool flat = s->pub.p->layout == STORE_FLAT;
+
+	free(m->path);
+	free(m->version);
+	m->path = strdup(flat ? "." : CURRENT_LINK);
+	m->version = strdup(s->pub.p->version);
+	if (!m->path || !m->version)
+		return err_oom(e);
+	m->digest = *s->pub.p->digest;
+	m->files = plan_size(s);
+	m->bytes = s->pub.p->plan->bytes;
+	if (count_generation(s, m, e) < 0)
+		return -1;
+	sys_timestamp(m->published_at);
+	if (marker_format(m, &text) < 0)
+		return err_set(e, CODE_INTERNAL, "the ready marker would be too large");
+	if (sys_replace_file(s->top_fd, MARKER_FILE, text.data, text.len, 0644, want_sync(s)) < 0)
+		return store_fail(s, e, "write", TOP_DIR "/" MARKER_FILE);
+	return 0;
+}
+
+/* What nobody needs any more once the marker stands; the next commit or gc tries again. */
+static void tidy(struct store *s)
+{
+	bool flat = s->pub.p->layout == STORE_FLAT;
+	_cleanup_close_ int meta_fd = store_subdir(s, META_DIR, 0);
+	char name[VERSION_MAX];
+
+	unlinkat(s->top_fd, PREVIOUS_FILE, 0);
+	cleanup_close_fn(&s->pub.ledger_fd);
+	snprintf(name, sizeof(name), "%s" LEDGER_SUFFIX, s->pub.p->version);
+	unlinkat(s->partial_fd, name, 0);
+	for (size_t i = 0; flat && i < s->n_known; i++) {
+		const struct known *k = &s->known[i];
+
+		if (k->layout != STORE_FLAT || strcmp(k->version, s->pub.p->version) == 0)
+			continue;
+		snprintf(name, sizeof(name), "%s%s", k->version,
+			 k->ledger ? LEDGER_SUFFIX : META_SUFFIX);
+		if (k->ledger || meta_fd >= 0)
+			unlinkat(k->ledger ? s->partial_fd : meta_fd, name, 0);
+	}
+}
+
+int store_commit(struct store *s, struct store_marker *m, const char *selection,
+		 const struct buf *raw, const struct buf *manifest_raw, struct err *e)
+{
+	struct publication *pub = &s->pub;
+	bool flat;
+
+	if (!pub->p)
+		return err_set(e, CODE_INTERNAL, "commit without begin");
+	flat = pub->p->layout == STORE_FLAT;
+	for (size_t i = 0; i < plan_size(s); i++)
+		if (pub->state[i] == FILE_NEEDED)
+			return err_set(e, CODE_INTERNAL, "commit without %s", plan_file(s, i)->path);
+	if (want_sync(s) && !pub->complete && (sync_data(s, e) < 0 || sync_dirs(s, e) < 0))
+		return -1;
+	if ((!pub->complete || raw) && write_meta(s, m, selection, raw, manifest_raw, e) < 0)
+		return -1;
+	if (flat && publication_remove_stale(s, e) < 0)
+		return -1;
+	if (!flat && !pub->complete && promote_staging(s, e) < 0)
+		return -1;
+	if (!flat && swap_current(s, e) < 0)
+		return -1;
+	if (write_marker(s, m, e) < 0)
+		return -1;
+	tidy(s);
+	publication_release(s);
+	return 0;
+}

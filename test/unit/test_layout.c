@@ -1,0 +1,750 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Numbers in test names are edge cases: C of registry clients, L of artifact layouts. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "json.h"
+#include "layout.h"
+
+#define A "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad" /* abc */
+#define B "sha256:cb8379ac2098aa165029e3938a51da0bcecfc008fd6795f401178647f96c5b34" /* def */
+#define EMPTY "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+#define RAW "application/vnd.cncf.model.weight.v1.raw"
+#define PATH "org.cncf.model.filepath"
+#define OLD_PATH "org.cnai.model.filepath"
+#define TITLE "org.opencontainers.image.title"
+#define UNPACK "io.deis.oras.content.unpack"
+#define META "org.cncf.model.file.metadata+json"
+#define OLD_META "org.cnai.model.file.metadata+json"
+
+/* --- a manifest, piece by piece --- */
+
+static struct buf text;
+static unsigned layers;
+
+static void begin(const char *config_type)
+{
+	buf_release(&text);
+	text = BUF_INIT(LIMIT_MANIFEST);
+	layers = 0;
+	buf_addf(&text, "{\"schemaVersion\":2,\"config\":{\"mediaType\":\"%s\",\"digest\":\"" A "\",\"size\":3},\"layers\":[", config_type);
+}
+
+/* Annotations as key, value, ..., NULL. */
+__attribute__((sentinel)) static void layer(const char *type, const char *digest, uint64_t size, ...)
+{
+	va_list ap;
+	const char *key, *sep = "";
+
+	buf_addf(&text, "%s{\"mediaType\":\"%s\",\"digest\":\"%s\",\"size\":%llu,\"annotations\":{", layers++ ? "," : "", type, digest,
+		 (unsigned long long)size);
+	va_start(ap, size);
+	while ((key = va_arg(ap, const char *))) {
+		const char *value = va_arg(ap, const char *);
+		buf_addf(&text, "%s\"%s\":", sep, key);
+		json_add_string(&text, value, strlen(value));
+		sep = ",";
+	}
+	va_end(ap);
+	buf_adds(&text, "}}");
+}
+
+static struct oci_manifest manifest;
+
+static int plan(const struct layout_options *o, struct layout *ret, struct err *e)
+{
+	buf_adds(&text, "]}");
+	oci_manifest_release(&manifest);
+	if (oci_manifest_parse(buf_cstr(&text), text.len, NULL, &manifest, e))
+		fail_msg("%s: %s", buf_cstr(&text), e->msg);
+	return layout_plan(&manifest, o, ret, e);
+}
+
+static struct layout planned(void)
+{
+	struct layout l = { 0 };
+	struct err e = { 0 };
+
+	if (plan(NULL, &l, &e))
+		fail_msg("%s: %s", buf_cstr(&text), e.msg);
+	return l;
+}
+
+static void refused(enum code code, const char *why)
+{
+	struct layout l = { 0 };
+	struct err e = { 0 };
+
+	if (plan(NULL, &l, &e) != -1)
+		fail_msg("accepted: %s", buf_cstr(&text));
+	assert_null(l.files);
+	if (e.code != code || !strstr(e.msg, why))
+		fail_msg("%s: code %d, message \"%s\" lacks \"%s\"", buf_cstr(&text), (int)e.code, e.msg, why);
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	buf_release(&text);
+	oci_manifest_release(&manifest);
+	return 0;
+}
+
+/* --- producers --- */
+
+static void test_oras(void **state)
+{
+	(void)state;
+	begin(OCI_TYPE_EMPTY);
+	layer("application/vnd.oci.image.layer.v1.tar", B, 3, TITLE, "dir/b c.bin", NULL); /* L33: a plain file all the same */
+	layer("application/json", A, 3, TITLE, "config.json", UNPACK, "false", NULL);	    /* L34 */
+	struct layout l = planned();
+	assert_int_equal(l.n_files, 2);
+	assert_string_equal(l.files[0].path, "config.json");
+	assert_string_equal(l.files[1].path, "dir/b c.bin");
+	assert_int_equal(l.files[1].size, 3);
+	assert_int_equal(l.files[1].mode, 0);
+	assert_false(l.files[1].has_mtime);
+	assert_int_equal(l.bytes, 6);
+	assert_int_equal(l.unique_bytes, 6);
+	assert_int_equal(l.n_warnings, 0);
+	layout_release(&l);
+	layout_release(&l);
+}
+
+static void test_modelpack_raw(void **state)
+{
+	(void)state;
+	static const char *const types[] = {
+		RAW, "application/vnd.cncf.model.weight.config.v1.raw", "application/vnd.cncf.model.doc.v1.raw",
+		"application/vnd.cncf.model.code.v1.raw", "application/vnd.cncf.model.dataset.v1.raw",
+		"application/vnd.cnai.model.weight.v1.raw", "application/vnd.cncf.model.weight.code.v1.raw",
+		"application/vnd.cncf.model.weight.v1.gguf", "application/vnd.cncf.model.weight.v1.safetensors",
+		"application/vnd.docker.ai.gguf.v3", "application/vnd.docker.ai.safetensors", "application/vnd.docker.ai.model.file",
+		"application/vnd.unknown", "",
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(types); i++) {
+		begin("application/vnd.cncf.model.config.v1+json");
+		layer(types[i], A, 3, PATH, "m/x.raw", NULL);
+		struct layout l = planned();
+		assert_int_equal(l.n_files, 1);
+		assert_string_equal(l.files[0].path, "m/x.raw");
+		layout_release(&l);
+	}
+}
+
+static void test_path_precedence(void **state)
+{
+	(void)state;
+	begin(OCI_TYPE_EMPTY);
+	layer("a/b", A, 3, TITLE, "podman-name", PATH, "right1", OLD_PATH, "old", NULL);
+	layer("a/b", A, 3, TITLE, "podman-name", OLD_PATH, "right2", NULL);
+	layer("a/b", A, 3, TITLE, "right3", NULL);
+	struct layout l = planned();
+	assert_int_equal(l.n_files, 3);
+	for (size_t i = 0; i < 3; i++) {
+		char name[16];
+		snprintf(name, sizeof(name), "right%zu", i + 1);
+		assert_string_equal(l.files[i].path, name);
+	}
+	layout_release(&l);
+}
+
+static void must_unpack(const char *config, const char *type, const char *key, const char *value)
+{
+	char why[300];
+
+	begin(config);
+	layer("a/b", A, 3, TITLE, "fine", NULL);
+	layer(type, B, 3, key, value, NULL);
+	snprintf(why, sizeof(why), "layer 2 (%s) ", type);
+	refused(CODE_UNSUPPORTED, why);
+}
+
+static void test_layers_to_unpack(void **state)
+{
+	(void)state;
+	static const char *const types[] = {
+		"application/vnd.cncf.model.weight.v1.tar", "application/vnd.cncf.model.weight.v1.tar+gzip",
+		"application/vnd.cncf.model.weight.v1.tar+zstd", "application/vnd.cnai.model.doc.v1.tar",
+		"application/vnd.cncf.model.weight.config.v1.tar.gz", "application/vnd.docker.ai.vllm.config.tar", "application/vnd.docker.ai.dir.tar",
+		"application/vnd.kitops.modelkit.model.v1.tar+gzip", "application/vnd.kitops.modelkit.code.v1.tar",
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(types); i++) {
+		must_unpack(OCI_TYPE_EMPTY, types[i], PATH, "x");
+		must_unpack(OCI_TYPE_EMPTY, types[i], "other", "x");
+	}
+	must_unpack(OCI_TYPE_EMPTY, "application/vnd.oci.image.layer.v1.tar+gzip", UNPACK, "true");
+	begin(OCI_TYPE_EMPTY);
+	layer("application/vnd.oci.image.layer.v1.tar+gzip", A, 3, TITLE, ".", UNPACK, "true", NULL); /* L34 */
+	refused(CODE_UNSUPPORTED, "must be unpacked, which this version does not do");
+	begin(OCI_TYPE_EMPTY); /* ".tar" as part of a word says nothing */
+	layer("application/vnd.cncf.model.tarball.v1.raw", A, 3, PATH, "x", NULL);
+	struct layout l = planned();
+	layout_release(&l);
+}
+
+static void test_container_images(void **state)
+{
+	(void)state;
+	begin(OCI_TYPE_IMAGE_CONFIG);
+	layer("application/vnd.oci.image.layer.v1.tar+gzip", A, 3, NULL);
+	refused(CODE_UNSUPPORTED, "layer 1 (application/vnd.oci.image.layer.v1.tar+gzip) must be unpacked");
+	begin(DOCKER_TYPE_IMAGE_CONFIG);
+	layer("application/vnd.docker.image.rootfs.diff.tar.gzip", A, 3, "olot.layer.content.name", "x", NULL);
+	refused(CODE_UNSUPPORTED, "this is a container image");
+	begin(OCI_TYPE_IMAGE_CONFIG); /* oras push --config x:image-config, with names: files */
+	layer("application/vnd.oci.image.layer.v1.tar", A, 3, TITLE, "x", NULL);
+	layer("application/vnd.oci.image.layer.v1.tar", B, 3, NULL);
+	struct layout l = planned();
+	assert_int_equal(l.n_files, 1);
+	assert_int_equal(l.n_warnings, 1);
+	layout_release(&l);
+}
+
+static void test_models_without_names(void **state)
+{
+	(void)state;
+	begin(DOCKER_TYPE_IMAGE_CONFIG);
+	layer("application/vnd.ollama.image.model", A, 3, NULL);
+	refused(CODE_UNSUPPORTED, "layer 1 (application/vnd.ollama.image.model): models in Ollama's layout");
+	begin("application/vnd.docker.ai.model.config.v0.1+json");
+	layer("application/vnd.docker.ai.license", A, 3, PATH, "LICENSE", NULL);
+	layer("application/vnd.docker.ai.gguf.v3", B, 3, NULL);
+	refused(CODE_UNSUPPORTED, "layer 2 (application/vnd.docker.ai.gguf.v3) does not say which file it is");
+	begin(OCI_TYPE_EMPTY);
+	layer(RAW, B, 3, "org.example", "x", NULL);
+	refused(CODE_UNSUPPORTED, "does not say which file");
+}
+
+static void test_L37_unknown_type_without_name(void **state)
+{
+	(void)state;
+	begin(OCI_TYPE_EMPTY);
+	layer("application/vnd.\x7f/odd", A, 3, NULL);
+	layer("a/b", B, 3, TITLE, "x", NULL);
+	struct layout l = planned();
+	assert_int_equal(l.n_files, 1);
+	assert_int_equal(l.n_warnings, 1);
+	assert_string_equal(l.warnings[0], "layer 1: skipped, it has no file name (application/vnd.\\u007f/odd)");
+	layout_release(&l);
+}
+
+static void test_L35_L36_nothing_to_lay_out(void **state)
+{
+	(void)state;
+	begin(OCI_TYPE_EMPTY);
+	refused(CODE_UNSUPPORTED, "no layers");
+	begin(OCI_TYPE_EMPTY);
+	layer("application/vnd.dev.cosign.simplesigning.v1+json", A, 3, NULL);
+	refused(CODE_UNSUPPORTED, "none of 1 layer names a file (the first is application/vnd.dev.cosign.simplesigning.v1+json)");
+	begin(OCI_TYPE_EMPTY); /* C11 */
+	layer(OCI_TYPE_EMPTY, "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a", 2, NULL);
+	refused(CODE_UNSUPPORTED, "nothing to pull");
+}
+
+static void test_C11_empty_descriptor(void **state)
+{
+	(void)state;
+	begin(OCI_TYPE_EMPTY);
+	layer(OCI_TYPE_EMPTY, "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a", 2, NULL);
+	layer("a/b", B, 3, TITLE, "x", NULL);
+	struct layout l = planned();
+	assert_int_equal(l.n_files, 1);
+	assert_int_equal(l.n_warnings, 0);
+	layout_release(&l);
+}
+
+/* --- contents --- */
+
+static void test_L6_empty_files(void **state)
+{
+	(void)state;
+	begin(OCI_TYPE_EMPTY);
+	layer("a/b", EMPTY, 0, TITLE, "e1", NULL);
+	layer("a/b", EMPTY, 0, TITLE, "e2", NULL);
+	struct layout l = planned();
+	assert_int_equal(l.n_files, 2);
+	assert_int_equal(l.bytes, 0);
+	layout_release(&l);
+	begin(OCI_TYPE_EMPTY);
+	layer("a/b", A, 0, TITLE, "e1", NULL);
+	refused(CODE_INTEGRITY, "layer 1: size 0 and digest contradict");
+	begin(OCI_TYPE_EMPTY);
+	layer("a/b", EMPTY, 1, TITLE, "e1", NULL);
+	refused(CODE_INTEGRITY, "layer 1: size 1 and digest contradict");
+}
+
+static void test_L7_one_digest_two_names(void **state)
+{
+	(void)state;
+	begin(OCI_TYPE_EMPTY);
+	layer("a/b", A, 3, TITLE, "b", NULL);
+	layer("c/d", A, 3, TITLE, "a", NULL);
+	struct layout l = planned();
+	assert_int_equal(l.n_files, 2);
+	assert_string_equal(l.files[0].path, "a");
+	assert_int_equal(l.bytes, 6);
+	assert_int_equal(l.unique_bytes, 3);
+	layout_release(&l);
+	begin(OCI_TYPE_EMPTY);
+	layer("a/b", A, 3, TITLE, "b", NULL);
+	layer("a/b", A, 4, TITLE, "a", NULL);
+	refused(CODE_INTEGRITY, "one digest two sizes");
+}
+
+static void test_L8_one_path_twice(void **state)
+{
+	(void)state;
+	begin(OCI_TYPE_EMPTY);
+	layer("a/b", A, 3, TITLE, "x", NULL);
+	layer("a/b", A, 3, TITLE, "x", NULL);
+	layer("a/b", A, 3, TITLE, "a", NULL);
+	layer("a/b", B, 3, TITLE, "x", NULL);
+	layer("a/b", B, 3, TITLE, "z", NULL);
+	refused(CODE_UNSAFE, "\"x\": two layers with different content");
+	begin(OCI_TYPE_EMPTY);
+	layer("a/b", A, 3, TITLE, "x", NULL);
+	layer("a/b", A, 3, TITLE, "x", NULL);
+	layer("a/b", A, 3, TITLE, "w", NULL);
+	struct layout l = planned();
+	assert_int_equal(l.n_files, 2);
+	assert_int_equal(l.bytes, 6);
+	layout_release(&l);
+}
+
+static void test_L9_collision_after_cleaning(void **state)
+{
+	(void)state;
+	begin(OCI_TYPE_EMPTY);
+	layer("a/b", A, 3, TITLE, "a//b", NULL);
+	layer("a/b", B, 3, TITLE, "./a/b", NULL);
+	refused(CODE_UNSAFE, "\"a/b\": two layers");
+	begin(OCI_TYPE_EMPTY);
+	layer("a/b", A, 3, TITLE, "a//b", NULL);
+	layer("a/b", A, 3, TITLE, "./a/./b", NULL);
+	struct layout l = planned();
+	assert_int_equal(l.n_files, 1);
+	assert_string_equal(l.files[0].path, "a/b");
+	layout_release(&l);
+}
+
+static void test_L10_file_and_directory(void **state)
+{
+	(void)state;
+	begin(OCI_TYPE_EMPTY);
+	layer("a/b", A, 3, TITLE, "x/a", NULL);
+	layer("a/b", A, 3, TITLE, "x/a-b", NULL); /* sorts between the two */
+	layer("a/b", A, 3, TITLE, "x/a/b/c", NULL);
+	refused(CODE_UNSAFE, "\"x/a\": it is a file and the directory");
+	begin(OCI_TYPE_EMPTY);
+	layer("a/b", A, 3, TITLE, "x/a/b", NULL);
+	layer("a/b", A, 3, TITLE, "x/a/c", NULL);
+	layer("a/b", A, 3, TITLE, "x/a.b", NULL);
+	layer("a/b", A, 3, TITLE, "x/ab", NULL);
+	struct layout l = planned();
+	assert_int_equal(l.n_files, 4);
+	layout_release(&l);
+}
+
+static void test_inline_data(void **state)
+{
+	(void)state;
+	begin(OCI_TYPE_EMPTY);
+	buf_adds(&text, "{\"digest\":\"" A "\",\"size\":3,\"data\":\"YWJj\",\"annotations\":{\"" TITLE "\":\"x\"}}");
+	struct layout l = planned();
+	assert_memory_equal(l.files[0].data, "abc", 3);
+	layout_release(&l);
+}
+
+/* --- paths --- */
+
+static void test_paths_accepted(void **state)
+{
+	(void)state;
+	static const char *const t[][2] = {
+		{ "a", "a" }, { "a/b", "a/b" }, { "./a//b", "a/b" }, { ".//./a", "a" },
+		{ "my model/weights 1.bin", "my model/weights 1.bin" },			      /* L1 */
+		{ "mod\xc3\xa8le/\xe6\xa8\xa1\xe5\x9e\x8b.bin", "mod\xc3\xa8le/\xe6\xa8\xa1\xe5\x9e\x8b.bin" }, /* L2 */
+		{ "e\xcc\x81", "e\xcc\x81" },					      /* L2: bytes stay as they are */
+		{ "-x/_y/.hidden", "-x/_y/.hidden" },				      /* L3 */
+		{ "level1/level2/level3/level4/f", "level1/level2/level3/level4/f" },	      /* L5 */
+		{ "v1..2.bin", "v1..2.bin" }, { "..data/x", "..data/x" }, { "...", "..." },  /* L16 */
+		{ "a\\b", "a\\b" }, { "C:\\x", "C:\\x" }, { "a/.fetcher", "a/.fetcher" }, { ".fetcher2", ".fetcher2" },
+		{ "a/current", "a/current" }, { "current.bin", "current.bin" }, { "\xff\xfe", "\xff\xfe" },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(t); i++) {
+		struct err e = { 0 };
+		char *got = NULL;
+		if (layout_check_path(str_of(t[i][0]), &got, &e))
+			fail_msg("%s: %s", t[i][0], e.msg);
+		assert_string_equal(got, t[i][1]);
+		free(got);
+	}
+}
+
+static void path_refused(struct str path, const char *why)
+{
+	struct err e = { 0 };
+	char *got = NULL;
+
+	if (layout_check_path(path, &got, &e) != -1)
+		fail_msg("accepted \"%.*s\" as \"%s\"", (int)path.n, path.p, got);
+	assert_null(got);
+	assert_int_equal(e.code, CODE_UNSAFE);
+	if (!strstr(e.msg, why))
+		fail_msg("\"%.*s\": message \"%s\" lacks \"%s\"", (int)path.n, path.p, e.msg, why);
+}
+
+static void test_L11_to_L15_paths_refused(void **state)
+{
+	(void)state;
+	static const char *const t[][2] = {
+		{ "dir/", "ends with '/'" }, { "a/dir//", "ends with '/'" }, { "dir/.", "names a directory" },
+		{ "../x", "contains \"..\"" }, { "../../x", "contains \"..\"" }, { "a/../../x", "contains \"..\"" }, { "a/..", "contains \"..\"" },
+		{ "a/../b", "contains \"..\"" }, { "./..", "contains \"..\"" },
+		{ "/etc/passwd", "absolute" }, { "//x", "absolute" }, { "/", "absolute" },
+		{ "", "empty" }, { ".", "names a directory" }, { "./", "ends with '/'" }, { "./.", "names a directory" }, { "..", "contains" },
+		{ "a\nb", "\"a\\nb\": it contains a control" }, { "\x1b[2J", "\"\\u001b[2J\"" }, { "a\x7f", "control" },
+		{ ".fetcher", "belongs to fetcher" }, { ".fetcher/ready.json", "belongs to fetcher" }, { "./.fetcher//x", "belongs to fetcher" },
+		{ ".FETCHER/x", "belongs to fetcher" }, { "current", "own link" }, { "current/x", "own link" }, { ".//current", "own link" },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(t); i++)
+		path_refused(str_of(t[i][0]), t[i][1]);
+	path_refused((struct str){ "a\0b", 3 }, "control");
+	path_refused((struct str){ NULL, 0 }, "empty");
+}
+
+static void test_L17_long_paths(void **state)
+{
+	(void)state;
+	struct buf b = BUF_INIT(10000);
+	char *got;
+
+	for (int i = 0; i < 255; i++)
+		buf_addc(&b, 'x');
+	assert_int_equal(layout_check_path(str_of(buf_cstr(&b)), &got, NULL), 0);
+	free(got);
+	buf_addc(&b, 'x');
+	path_refused(str_of(buf_cstr(&b)), "255");
+	buf_clear(&b);
+	for (int i = 0; i < LIMIT_PATH_DEPTH; i++)
+		buf_adds(&b, i ? "/d" : "d");
+	assert_int_equal(layout_check_path(str_of(buf_cstr(&b)), &got, NULL), 0);
+	free(got);
+	buf_adds(&b, "/d");
+	path_refused(str_of(buf_cstr(&b)), "64");
+	buf_clear(&b);
+	for (int i = 0; i <= LIMIT_PATH; i++)
+		buf_addc(&b, i % 200 == 199 ? '/' : 'x');
+	path_refused(str_of(buf_cstr(&b)), "4096");
+	buf_release(&b);
+}
+
+static void test_bad_path_names_layer(void **state)
+{
+	(void)state;
+	begin(OCI_TYPE_EMPTY);
+	layer("a/b", A, 3, TITLE, "fine", NULL);
+	layer("a/b", A, 3, TITLE, "fine2", OLD_PATH, "../x", NULL);
+	refused(CODE_UNSAFE, "layer 2, annotation org.cnai.model.filepath: unsafe path \"../x\"");
+}
+
+/* --- metadata --- */
+
+static struct layout_file with_metadata(const char *key, const char *json, size_t warnings)
+{
+	begin(OCI_TYPE_EMPTY);
+	layer(RAW, A, 3, PATH, "x", key, json, NULL);
+	struct layout l = planned();
+	if (l.n_warnings != warnings)
+		fail_msg("%s: %zu warnings, %s", json, l.n_warnings, l.n_warnings ? l.warnings[0] : "");
+	struct layout_file f = l.files[0];
+	f.path = NULL;
+	layout_release(&l);
+	return f;
+}
+
+static void test_L22_modes(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *json;
+		uint32_t mode;
+	} t[] = {
+		{ "{\"mode\":420}", 0644 }, { "{\"mode\":488}", 0750 }, { "{\"mode\":384}", 0600 }, { "{\"mode\":292}", 0444 },
+		{ "{\"mode\":2541}", 0755 },	     /* 04755: setuid dropped */
+		{ "{\"mode\":8389101}", 0755 },	     /* Go's own setuid bit, 1<<23 */
+		{ "{\"mode\":4294967295}", 0777 }, { "{\"mode\":0}", 0 }, { "{\"mode\":73}", 0511 }, { "{}", 0 },
+		{ "{\"mode\":null}", 0 },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(t); i++) {
+		struct layout_file f = with_metadata(META, t[i].json, 0);
+		if (f.mode != t[i].mode)
+			fail_msg("%s: %o", t[i].json, f.mode);
+		f = with_metadata(OLD_META, t[i].json, 0);
+		assert_int_equal(f.mode, t[i].mode);
+	}
+}
+
+static void test_L23_mtimes(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *text;
+		bool set;
+		int64_t sec;
+		uint32_t nsec;
+	} t[] = {
+		{ "1970-01-01T00:00:00Z", true, 0, 0 },
+		{ "2025-03-04T05:06:07.123456789+08:00", true, 1741035967, 123456789 },
+		{ "2024-02-29T23:59:59.5-00:30", true, 1709252999, 500000000 },
+		{ "2000-03-01T00:00:00.1234567899Z", true, 951868800, 123456789 },
+		{ "1969-12-31T23:59:59Z", true, -1, 0 },
+		{ "2016-12-31T23:59:60Z", true, 1483228800, 0 },
+		{ "2100-03-01t00:00:00z", true, 4107542400, 0 },
+		{ "9999-12-31T23:59:59Z", true, 253402300799, 0 },
+		{ "0001-01-01T00:00:00Z", false, 0, 0 },
+	};
+	static const char *const bad[] = {
+		"", "x", "2025-03-04", "2025-03-04T05:06:07", "2025-13-04T05:06:07Z", "2025-02-29T05:06:07Z", "2100-02-29T05:06:07Z", "2025-00-04T05:06:07Z",
+		"2025-03-00T05:06:07Z", "2025-03-04T24:06:07Z", "2025-03-04T05:60:07Z", "2025-03-04T05:06:61Z", "2025-03-04T05:06:07.Z", "2025-03-04T05:06:07+0800",
+		"2025-03-04T05:06:07+24:00", "2025-03-04T05:06:07Zx", "-025-03-04T05:06:07Z", "0000-01-01T00:00:00Z", "2025-03-04T05:06:07+08:00 ",
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(t); i++) {
+		char json[200];
+		snprintf(json, sizeof(json), "{\"mtime\":\"%s\"}", t[i].text);
+		struct layout_file f = with_metadata(META, json, 0);
+		if (f.has_mtime != t[i].set || f.mtime_sec != t[i].sec || f.mtime_nsec != t[i].nsec)
+			fail_msg("%s: %d %lld %u", t[i].text, f.has_mtime, (long long)f.mtime_sec, f.mtime_nsec);
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		char json[200];
+		snprintf(json, sizeof(json), "{\"mode\":420,\"mtime\":\"%s\"}", bad[i]);
+		struct layout_file f = with_metadata(META, json, 1);
+		assert_false(f.has_mtime);
+		assert_int_equal(f.mode, 0644); /* the rest counts */
+	}
+}
+
+static void test_L24_malformed_metadata(void **state)
+{
+	(void)state;
+	static const char *const bad[] = {
+		"", "{", "[]", "7", "{\"mode\":\"0644\"}", "{\"mode\":-1}", "{\"mode\":4.2}", "{\"mtime\":5}", "{\"mode\":1,\"mode\":2}",
+		"{\"typeflag\":\"0\"}", "{\"typeflag\":2}", "{\"name\":\"\\u0000\"}",
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		struct layout_file f = with_metadata(META, bad[i], 1);
+		assert_int_equal(f.size, 3);
+	}
+}
+
+static void test_L25_L26_other_metadata(void **state)
+{
+	(void)state;
+	struct layout_file f = with_metadata(META, "{\"name\":\"/etc/passwd\",\"size\":99,\"uid\":0,\"gid\":0,\"typeflag\":48,\"files\":[]}", 0);
+
+	assert_int_equal(f.size, 3);
+	begin(OCI_TYPE_EMPTY);
+	layer(RAW, A, 3, PATH, "x", NULL);
+	layer(RAW, EMPTY, 0, PATH, "d", META, "{\"typeflag\":5}", NULL);
+	struct layout l = planned();
+	assert_int_equal(l.n_files, 1);
+	assert_int_equal(l.n_warnings, 1);
+	layout_release(&l);
+}
+
+/* --- globs --- */
+
+static void test_globs(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *pattern, *path;
+		bool match;
+	} t[] = {
+		/* base name at any depth */
+		{ "*.json", "config.json", true }, { "*.json", "a/b/config.json", true }, { "*.json", "a.json/b", false },
+		{ "config.json", "a/config.json", true }, { "c?nfig.json", "config.json", true }, { "?", "\xc3\xa9", true }, { "??", "\xc3\xa9", false },
+		{ "*", "a/b", true }, { "**", "a/b", true }, { "", "a", false }, { "a*b*c", "aXbYbZc", true }, { "a*b*c", "aXbYbZ", false },
+		{ "a***b", "ab", true },
+		/* with a slash: the whole path */
+		{ "a/*", "a/b", true }, { "a/*", "a/b/c", false }, { "a/*", "x/a/b", false }, { "*/b", "a/b", true }, { "*/b", "b", false },
+		{ "a/?/c", "a/b/c", true }, { "a?c/d", "a/c/d", false }, { "a*c/d", "abbc/d", true }, { "a*c/d", "a/c/d", false },
+		{ "/config.json", "config.json", true }, { "/config.json", "a/config.json", false }, { "./a/b", "a/b", true },
+		/* ** crosses (L48) */
+		{ "**/*.json", "config.json", true }, { "**/*.json", "a/b/config.json", true }, { "**/*.json", "a/json", false },
+		{ "a/**/b", "a/b", true }, { "a/**/b", "a/x/y/b", true }, { "a/**/b", "a/xb", false }, { "a/**/b", "a/x/yb", false },
+		{ "a/**", "a/b/c", true }, { "a/**", "a", false }, { "a/**.bin", "a/b/c.bin", true }, { "**/x/**/y", "1/x/2/x/3/y", true },
+		{ "**/x*/y*z", "x1/q/x2/yyz", true }, { "**/a/*/c", "a/a/b/c", true }, { "**/a/*/c", "a/a/b/b/c", false },
+		{ "x**y/z", "x/1/y/z", true },
+		/* below a directory */
+		{ "a/", "a/b", true }, { "a/", "x/a/b/c", true }, { "a/", "a", false }, { "/a/", "x/a/b", false }, { "x/a/", "x/a/b/c", true },
+		{ "x/a/", "y/x/a/b", false }, { "fp*/", "m/fp16/x", true }, { "/", "a", false },
+		/* classes and quotes */
+		{ "[a-c]x", "bx", true }, { "[a-c]x", "dx", false }, { "[!a-c]x", "dx", true }, { "[^a-c]x", "ax", false }, { "[]]", "]", true },
+		{ "[a-]", "-", true }, { "[\\]]", "]", true }, { "a[/]b/c", "a/b/c", false }, { "[!x]", "\xc3\xa9", true }, { "[\xc3\xa0-\xc3\xaf]", "\xc3\xa9", true },
+		{ "[abc", "[abc", true }, { "[abc", "a", false }, { "[]", "[]", true }, { "\\*", "*", true }, { "\\*", "x", false }, { "a\\", "a\\", true },
+		{ "\\[x\\]", "[x]", true }, { "we[i]ghts", "we[i]ghts", false },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(t); i++)
+		if (layout_glob(t[i].pattern, t[i].path) != t[i].match)
+			fail_msg("\"%s\" against \"%s\" gave %d", t[i].pattern, t[i].path, !t[i].match);
+}
+
+/* With a naive matcher this takes longer than anybody waits. */
+static void test_glob_is_not_exponential(void **state)
+{
+	(void)state;
+	struct buf path = BUF_INIT(5000), pattern = BUF_INIT(5000);
+
+	for (int i = 0; i < 4000; i++)
+		buf_addc(&path, i % 100 == 99 ? '/' : 'a');
+	for (int i = 0; i < 40; i++)
+		buf_adds(&pattern, i % 4 ? "*a" : "**/a");
+	buf_adds(&pattern, "b");
+	assert_false(layout_glob(buf_cstr(&pattern), buf_cstr(&path)));
+	buf_release(&path);
+	buf_release(&pattern);
+}
+
+static void filtered(const char *const *include, const char *const *exclude, const char *expected, size_t excluded)
+{
+	struct layout_options o = { include, exclude };
+	struct layout l = { 0 };
+	struct err e = { 0 };
+	struct buf got = BUF_INIT(1000);
+
+	begin(OCI_TYPE_EMPTY);
+	layer("a/b", A, 3, TITLE, "w/1.safetensors", NULL);
+	layer("a/b", B, 3, TITLE, "w/2.safetensors", NULL);
+	layer("a/b", A, 3, TITLE, "config.json", NULL);
+	layer("a/b", EMPTY, 0, TITLE, "a[1].txt", NULL);
+	if (plan(&o, &l, &e)) {
+		assert_int_equal(e.code, CODE_UNSUPPORTED);
+		assert_non_null(strstr(e.msg, "leave none of 4 files"));
+	}
+	for (size_t i = 0; i < l.n_files; i++)
+		buf_addf(&got, "%s ", l.files[i].path);
+	assert_string_equal(buf_cstr(&got), expected);
+	assert_int_equal(l.n_excluded, excluded);
+	buf_release(&got);
+	layout_release(&l);
+}
+
+#define GLOBS(...) (const char *const[]){ __VA_ARGS__, NULL }
+
+static void test_L48_include_exclude(void **state)
+{
+	(void)state;
+	static const char *const none[] = { NULL };
+
+	filtered(NULL, NULL, "a[1].txt config.json w/1.safetensors w/2.safetensors ", 0);
+	filtered(none, none, "a[1].txt config.json w/1.safetensors w/2.safetensors ", 0);
+	filtered(GLOBS("*.json", "w/1*"), NULL, "config.json w/1.safetensors ", 2);
+	filtered(NULL, GLOBS("*.safetensors"), "a[1].txt config.json ", 2);
+	filtered(GLOBS("w/"), GLOBS("2.*"), "w/1.safetensors ", 3);
+	filtered(GLOBS("a\\[1\\].txt"), NULL, "a[1].txt ", 3);
+	filtered(GLOBS("*.gguf"), NULL, "", 0);
+	filtered(NULL, GLOBS("**"), "", 0);
+}
+
+static void test_globs_hide_nothing_unsafe(void **state)
+{
+	(void)state;
+	struct layout_options o = { GLOBS("*.json"), NULL };
+	struct layout l = { 0 };
+	struct err e = { 0 };
+
+	begin(OCI_TYPE_EMPTY);
+	layer("a/b", A, 3, TITLE, "config.json", NULL);
+	layer("a/b", A, 3, TITLE, "../../x", NULL);
+	assert_int_equal(plan(&o, &l, &e), -1);
+	assert_int_equal(e.code, CODE_UNSAFE);
+}
+
+static void test_sums_after_filter(void **state)
+{
+	(void)state;
+	struct layout_options o = { GLOBS("b"), NULL };
+	struct layout l = { 0 };
+	struct err e = { 0 };
+
+	begin(OCI_TYPE_EMPTY);
+	layer("a/b", A, 3, TITLE, "a", NULL);
+	layer("a/b", B, 5, TITLE, "b", NULL);
+	assert_int_equal(plan(&o, &l, &e), 0);
+	assert_int_equal(l.bytes, 5);
+	assert_int_equal(l.unique_bytes, 5);
+	layout_release(&l);
+}
+
+static void test_many_files(void **state)
+{
+	(void)state;
+	begin(OCI_TYPE_EMPTY);
+	for (int i = 9999; i >= 0; i--) {
+		char name[64];
+		snprintf(name, sizeof(name), "d%d/e/f%05d", i % 7, i);
+		layer("a/b", A, 3, TITLE, name, NULL);
+	}
+	struct layout l = planned();
+	assert_int_equal(l.n_files, 10000);
+	assert_string_equal(l.files[0].path, "d0/e/f00000");
+	for (size_t i = 1; i < l.n_files; i++)
+		assert_true(strcmp(l.files[i - 1].path, l.files[i].path) < 0);
+	assert_int_equal(l.unique_bytes, 3);
+	layout_release(&l);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_oras),
+		cmocka_unit_test(test_modelpack_raw),
+		cmocka_unit_test(test_path_precedence),
+		cmocka_unit_test(test_layers_to_unpack),
+		cmocka_unit_test(test_container_images),
+		cmocka_unit_test(test_models_without_names),
+		cmocka_unit_test(test_L37_unknown_type_without_name),
+		cmocka_unit_test(test_L35_L36_nothing_to_lay_out),
+		cmocka_unit_test(test_C11_empty_descriptor),
+		cmocka_unit_test(test_L6_empty_files),
+		cmocka_unit_test(test_L7_one_digest_two_names),
+		cmocka_unit_test(test_L8_one_path_twice),
+		cmocka_unit_test(test_L9_collision_after_cleaning),
+		cmocka_unit_test(test_L10_file_and_directory),
+		cmocka_unit_test(test_inline_data),
+		cmocka_unit_test(test_paths_accepted),
+		cmocka_unit_test(test_L11_to_L15_paths_refused),
+		cmocka_unit_test(test_L17_long_paths),
+		cmocka_unit_test(test_bad_path_names_layer),
+		cmocka_unit_test(test_L22_modes),
+		cmocka_unit_test(test_L23_mtimes),
+		cmocka_unit_test(test_L24_malformed_metadata),
+		cmocka_unit_test(test_L25_L26_other_metadata),
+		cmocka_unit_test(test_globs),
+		cmocka_unit_test(test_glob_is_not_exponential),
+		cmocka_unit_test(test_L48_include_exclude),
+		cmocka_unit_test(test_globs_hide_nothing_unsafe),
+		cmocka_unit_test(test_sums_after_filter),
+		cmocka_unit_test(test_many_files),
+	};
+
+	return cmocka_run_group_tests_name("layout", tests, NULL, teardown);
+}

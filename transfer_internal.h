@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * What transfer.c (who fetches what) and lane.c (one thread's connections) share.
+ *
+ * Locking: everything in struct transfer, struct item and the fields of struct part marked [T] belongs to t->lock. A part's other
+ * fields belong to its lane's thread. No network, disk or callback happens under the lock.
+ */
+#ifndef FETCHER_TRANSFER_INTERNAL_H
+#define FETCHER_TRANSFER_INTERNAL_H
+
+#include <pthread.h>
+
+#include "transfer.h"
+
+enum item_state {
+	ITEM_WAITING = 0,
+	ITEM_ACTIVE,		/* its blob is open */
+	ITEM_FINISHING,		/* a lane judges and publishes it */
+	ITEM_DONE,
+};
+
+/* What is known of the server's ranges for this blob. */
+enum item_mode {
+	MODE_UNKNOWN = 0,	/* the next request is the probe, alone */
+	MODE_PROBING,		/* it is under way */
+	MODE_RANGES,		/* 206 with the exact Content-Range was seen */
+	MODE_STREAM,		/* one whole-body stream, no Range (small, or the server cannot) */
+};
+
+struct part;
+
+struct item {
+	const struct transfer_item *in;
+	size_t index;
+	enum item_state state;
+	enum item_mode mode;
+	struct blob *blob;
+	unsigned refs;		/* users of blob: state machine, parts, upkeep; the last one closes it */
+	bool opening;		/* a lane opens the blob outside the lock */
+	struct spans taken;	/* on disk, or promised to a part */
+	unsigned n_parts;
+	char *target;		/* where the redirect led; NULL = ask the origin */
+	unsigned hops, resolves; /* since the last good byte */
+	unsigned attempt;	/* failures since the last good byte */
+	unsigned bad_answers;	/* wrong ranges and lengths, whole run */
+	bool no_range;		/* Range requests confuse this server */
+	bool again;		/* the digest was wrong once: last chance, one stream */
+	uint64_t not_before_ms;
+	struct item *next_active;
+};
+
+enum part_state {
+	PART_IDLE = 0,
+	PART_SENT,		/* headers not judged yet */
+	PART_BODY,		/* bytes go to the blob */
+	PART_DROP,		/* the body of a refusal: kept for the message, else ignored */
+};
+
+enum part_result {
+	RESULT_NONE = 0,
+	RESULT_REDIRECT,
+	RESULT_STATUS,		/* a refusal; judged when the exchange ends */
+	RESULT_BAD,		/* wrong range, length or encoding */
+	RESULT_LOCAL,		/* disk or internal error: in err */
+	RESULT_CANCELLED,	/* the bytes are not needed any more */
+	RESULT_STALLED,
+};
+
+struct part {
+	struct lane *lane;
+	CURL *c;
+	struct item *it;	/* [T] NULL = not in use */
+	enum part_state state;
+	enum part_result result;
+	bool ranged;		/* a Range was asked for */
+	uint64_t start, asked_end;
+	uint64_t claimed_ms;	/* [T] */
+	atomic_uint_fast64_t end;	/* [T] to write; shrinks when the tail is split off */
+	atomic_uint_fast64_t pos;	/* next byte of the blob */
+	atomic_bool cancel;
+	struct part *twin;	/* [T] asks for the same bytes: whoever is last gives them back */
+	char *url;
+	bool at_origin;
+	unsigned generation;	/* of the credentials used */
+	bool with_credentials;
+	struct curl_slist *headers;
+	char range[64];
+	char errbuf[CURL_ERROR_SIZE];
+	uint64_t last_byte_ms;
+	uint64_t window_ms, window_pos;	/* slow-speed check */
+	struct err err;
+	/* of the response */
+	long status;
+	bool has_range_header;
+	struct content_range content_range;
+	uint64_t content_length;	/* UINT64_MAX = absent */
+	bool encoded;
+	struct http_response resp;	/* the headers that matter later, and an error body */
+	size_t header_bytes;
+};
+
+struct lane {
+	struct transfer *t;
+	unsigned index;
+	pthread_t thread;
+	bool running;
+	CURLM *m;
+	struct part *parts;
+	size_t n_parts;		/* room */
+	size_t busy;
+	uint8_t *scratch;
+	uint64_t last_check_ms;
+	atomic_bool idle;	/* waits with room to spare */
+};
+
+struct transfer {
+	pthread_mutex_t lock;
+	pthread_cond_t cond;	/* something ended */
+	struct http *h;
+	const struct transfer_options *o;
+	struct transfer_stats *stats;
+	struct item *items;	/* smallest first */
+	size_t n_items, next_waiting, n_done;
+	struct item *active;	/* list */
+	size_t n_active;
+	struct lane *lanes;
+	unsigned n_lanes;
+	unsigned max_connections;
+	uint64_t range_size;
+	struct plan_control control;
+	atomic_uint target;	/* connections wanted now */
+	uint64_t not_before_ms;	/* the server asked everybody to wait */
+	uint64_t progress_ms;	/* last good byte, updated by the ticker */
+	struct err err;		/* first fatal error */
+	struct err last;	/* last one that was retried */
+	uint64_t last_ms;
+	pthread_t keeper;
+	bool keeper_running;
+	atomic_bool over;	/* done or failed: lanes end */
+	bool failed;
+};
+
+#define LANE_SCRATCH (256 * KIB)
+
+/* --- transfer.c, called by lanes --- */
+
+/* Fills p with the next thing to fetch; false when there is nothing for now. */
+bool transfer_claim(struct transfer *t, struct part *p);
+/* The part's exchange ended: books the outcome, gives undone bytes back, schedules retries. */
+void transfer_part_ended(struct transfer *t, struct part *p, CURLcode rc);
+/* Headers of p say 206 as asked, or 200. Returns false when the body must not be used. */
+bool transfer_headers_ok(struct transfer *t, struct part *p);
+/* Judges and publishes the item if it is complete. */
+void transfer_try_finish(struct transfer *t, struct item *it);
+/* A slice of hashing on any active blob. >0 = bytes of backlog left, 0 = nothing to do. */
+uint64_t transfer_hash_round(struct transfer *t, struct lane *l);
+void transfer_fail(struct transfer *t, const struct err *e);
+void transfer_wake(struct transfer *t);
+unsigned transfer_quota(const struct transfer *t, unsigned lane);
+
+/* --- lane.c --- */
+int lane_start(struct lane *l, struct transfer *t, unsigned index, size_t room, struct err *e);
+void lane_join(struct lane *l);
+
+#endif
