@@ -265,8 +265,8 @@ static int obtain_token(struct auth *a, struct credential *c, struct fresh *ret,
 		if (is_refusal(&own) && !c)
 			no_credentials(a, &own);
 		else if (is_refusal(&own))
-			err_wrap(&own, "registry %s, %s, credentials of %s", a->registry, a->repo,
-				 c->source);
+			err_wrap(&own, "registry %s refuses %s with the credentials of %s",
+				 a->registry, a->repo, c->source);
 		if (e)
 			*e = own;
 		return -1;

@@ -62,7 +62,9 @@ static bool in_class(const char *p, const char *end, uint32_t c)
 	return found != negated && c != '/';
 }
 
-/* One element of the pattern that is no star against one character; moves both on when they match. */
+/*
+ * One element of the pattern that is no star against one character; moves both on when they match.
+ */
 static bool match_one(const char **pp, const char *p_end, const char **ss, const char *s_end)
 {
 	const char *p = *pp, *s = *ss;
@@ -90,13 +92,19 @@ static bool match_one(const char **pp, const char *p_end, const char **ss, const
 	return true;
 }
 
-/* Where to go on after a mismatch: behind the star in the pattern, and the next place to try in the text. */
+/*
+ * Where to go on after a mismatch: behind the star in the pattern, and the next place to try in the
+ * text.
+ */
 struct retry {
 	const char *p, *s;
 	bool whole_components;
 };
 
-/* The next place for a star: `*` stays in its component, `**` crosses, and "**" + "/" goes from component to component. */
+/*
+ * The next place for a star: `*` stays in its component, `**` crosses, and "**" + "/" goes from
+ * component to component.
+ */
 static bool advance(struct retry *r, bool crosses, const char *s_end)
 {
 	if (!r->p || r->s == s_end)
@@ -115,8 +123,8 @@ static bool advance(struct retry *r, bool crosses, const char *s_end)
 }
 
 /*
- * Only the last star of each kind is ever tried again: what stands before it has matched as early as it can, and a later
- * match would leave the star less to choose from. So no exponential time.
+ * Only the last star of each kind is ever tried again: what stands before it has matched as early
+ * as it can, and a later match would leave the star less to choose from. So no exponential time.
  */
 static bool match_path(const char *p, const char *p_end, const char *s, const char *s_end)
 {

@@ -43,7 +43,10 @@ static int compare_keys(const void *a, const void *b)
 	return x->n ? memcmp(x->p, y->p, x->n) : 0;
 }
 
-/* *ret_dup: the key that occurs twice, or NULL. Sorts, so that an object with a million keys costs no minutes. */
+/*
+ * *ret_dup: the key that occurs twice, or NULL. Sorts, so that an object with a million keys costs
+ * no minutes.
+ */
 static int find_duplicate(yyjson_val *obj, struct str *ret_dup, struct err *e)
 {
 	size_t n = yyjson_obj_size(obj), i, max, bytes;
@@ -83,7 +86,8 @@ static int check_value(yyjson_val *v, const char *what, struct err *e)
 	size_t i, max;
 
 	if (has_nul(v))
-		return err_set(e, CODE_INTEGRITY, "%s: a JSON string contains a NUL character", what);
+		return err_set(e, CODE_INTEGRITY, "%s: a JSON string contains a NUL character",
+			       what);
 	if (yyjson_is_arr(v)) {
 		yyjson_arr_foreach(v, i, max, val)
 			if (check_value(val, what, e))
@@ -94,11 +98,13 @@ static int check_value(yyjson_val *v, const char *what, struct err *e)
 	if (find_duplicate(v, &dup, e))
 		return -1;
 	if (dup.p)
-		return err_set(e, CODE_INTEGRITY, "%s: the JSON key \"%s\" occurs twice in one object",
-			       what, json_show(dup, shown, sizeof(shown)));
+		return err_set(e, CODE_INTEGRITY,
+			       "%s: the JSON key \"%s\" occurs twice in one object", what,
+			       json_show(dup, shown, sizeof(shown)));
 	yyjson_obj_foreach(v, i, max, key, val) {
 		if (has_nul(key))
-			return err_set(e, CODE_INTEGRITY, "%s: a JSON key contains a NUL character", what);
+			return err_set(e, CODE_INTEGRITY, "%s: a JSON key contains a NUL character",
+				       what);
 		if (check_value(val, what, e))
 			return -1;
 	}
@@ -117,8 +123,8 @@ int json_parse(const char *p, size_t n, const char *what, struct json_doc *ret, 
 	if (!doc && re.code == YYJSON_READ_ERROR_MEMORY_ALLOCATION)
 		return err_oom(e);
 	if (!doc)
-		return err_set(e, CODE_INTEGRITY, "%s: not valid JSON at byte %zu: %s", what, re.pos,
-			       re.msg ? re.msg : "no reason given");
+		return err_set(e, CODE_INTEGRITY, "%s: not valid JSON at byte %zu: %s", what,
+			       re.pos, re.msg ? re.msg : "no reason given");
 	yyjson_val *root = yyjson_doc_get_root(doc);
 	if (check_value(root, what, e)) {
 		yyjson_doc_free(doc);
@@ -252,7 +258,8 @@ static size_t utf8_len(const unsigned char *p, size_t n)
 #define ESCAPED_MAX 8 /* "\u0000" and its NUL fit */
 
 /* One character of s escaped into out; returns how many bytes of s it was. */
-static size_t escape(const unsigned char *p, size_t n, char out[static ESCAPED_MAX], size_t *ret_len)
+static size_t escape(const unsigned char *p, size_t n, char out[static ESCAPED_MAX],
+		     size_t *ret_len)
 {
 	static const char short_from[] = "\"\\\b\f\n\r\t", short_to[] = "\"\\bfnrt";
 	size_t len = utf8_len(p, n);
@@ -269,7 +276,8 @@ static size_t escape(const unsigned char *p, size_t n, char out[static ESCAPED_M
 		out[1] = short_to[s - short_from];
 		*ret_len = 2;
 	} else if (c1 || p[0] < 0x20 || p[0] == 0x7f) {
-		*ret_len = (size_t)snprintf(out, ESCAPED_MAX, "\\u%04x", (unsigned)(c1 ? p[1] : p[0]));
+		*ret_len =
+			(size_t)snprintf(out, ESCAPED_MAX, "\\u%04x", (unsigned)(c1 ? p[1] : p[0]));
 	} else {
 		memcpy(out, p, len);
 		*ret_len = len;

@@ -2,8 +2,9 @@
 /*
  * Bounded JSON reading over yyjson, and writing. Row 0; calls buf, log.
  *
- * json_parse refuses: invalid UTF-8, NUL in strings, duplicate keys of one object, depth over LIMIT_JSON_DEPTH,
- * trailing garbage. Numbers are exact: json_u64 refuses fractions, exponents and negatives.
+ * json_parse refuses: invalid UTF-8, NUL in strings, duplicate keys of one object, depth over
+ * LIMIT_JSON_DEPTH, trailing garbage. Numbers are exact: json_u64 refuses fractions, exponents and
+ * negatives.
  */
 #ifndef FETCHER_JSON_H
 #define FETCHER_JSON_H
@@ -23,8 +24,9 @@ int json_parse(const char *p, size_t n, const char *what, struct json_doc *ret, 
 void json_release(struct json_doc *d);
 
 /*
- * Getters: 1 = present with the right type, 0 = absent (or null), -1 = wrong type, or obj is no object. ret untouched
- * unless 1. Strings are borrowed from the document, are valid UTF-8, and hold no NUL (a NUL follows them).
+ * Getters: 1 = present with the right type, 0 = absent (or null), -1 = wrong type, or obj is no
+ * object. ret untouched unless 1. Strings are borrowed from the document, are valid UTF-8, and hold
+ * no NUL (a NUL follows them).
  */
 int json_str(yyjson_val *obj, const char *key, struct str *ret);
 int json_u64(yyjson_val *obj, const char *key, uint64_t *ret);
@@ -32,8 +34,8 @@ int json_bool(yyjson_val *obj, const char *key, bool *ret);
 int json_obj(yyjson_val *obj, const char *key, yyjson_val **ret);
 int json_arr(yyjson_val *obj, const char *key, yyjson_val **ret);
 /*
- * strndup of a json_str. 0: *ret is the copy (the caller frees), or NULL when absent. -1 on wrong type
- * or memory: *ret is untouched.
+ * strndup of a json_str. 0: *ret is the copy (the caller frees), or NULL when absent. -1 on wrong
+ * type or memory: *ret is untouched.
  */
 int json_strdup(yyjson_val *obj, const char *key, char **ret);
 
@@ -41,8 +43,8 @@ int json_strdup(yyjson_val *obj, const char *key, char **ret);
 int json_add_string(struct buf *b, const char *s, size_t n);
 
 /*
- * Foreign text for a message: escaped as in JSON (plus DEL and the C1 controls), without quotes, cut to n-1 bytes with "..." at
- * the end. Returns ret. n is at least 16.
+ * Foreign text for a message: escaped as in JSON (plus DEL and the C1 controls), without quotes,
+ * cut to n-1 bytes with "..." at the end. Returns ret. n is at least 16.
  */
 const char *json_show(struct str s, char *ret, size_t n);
 

@@ -27,7 +27,8 @@ static int unsafe(struct str path, const char *why, struct err *e)
 {
 	char shown[SHOWN];
 
-	return err_set(e, CODE_UNSAFE, "unsafe path \"%s\": %s", json_show(path, shown, sizeof(shown)), why);
+	return err_set(e, CODE_UNSAFE, "unsafe path \"%s\": %s",
+		       json_show(path, shown, sizeof(shown)), why);
 }
 
 static const char *text_fault(struct str in)
@@ -132,7 +133,8 @@ static bool says_tar(const char *type)
 
 static bool is_image_config(const char *type)
 {
-	return strcmp(type, OCI_TYPE_IMAGE_CONFIG) == 0 || strcmp(type, DOCKER_TYPE_IMAGE_CONFIG) == 0;
+	return strcmp(type, OCI_TYPE_IMAGE_CONFIG) == 0 ||
+	       strcmp(type, DOCKER_TYPE_IMAGE_CONFIG) == 0;
 }
 
 static bool is_image_layer(const char *type)
@@ -145,8 +147,9 @@ static bool is_image_layer(const char *type)
 static bool is_model_type(const char *type)
 {
 	static const char *const families[] = {
-		"application/vnd.cncf.model.", "application/vnd.cnai.model.", "application/vnd.docker.ai.",
-		"application/vnd.kitops.modelkit.", "application/vnd.ollama.image.",
+		"application/vnd.cncf.model.",   "application/vnd.cnai.model.",
+		"application/vnd.docker.ai.",    "application/vnd.kitops.modelkit.",
+		"application/vnd.ollama.image.",
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(families); i++)
@@ -155,11 +158,16 @@ static bool is_model_type(const char *type)
 	return false;
 }
 
-/* Path source: ModelPack's annotation, its legacy twin, then the title (podman writes titles that are no paths). */
+/*
+ * Path source: ModelPack's annotation, its legacy twin, then the title (podman writes titles that
+ * are no paths).
+ */
 static struct layer layer_at(const struct oci_manifest *m, size_t i)
 {
 	static const char *const keys[] = {
-		"org.cncf.model.filepath", "org.cnai.model.filepath", "org.opencontainers.image.title",
+		"org.cncf.model.filepath",
+		"org.cnai.model.filepath",
+		"org.opencontainers.image.title",
 	};
 	struct layer l = { .d = &m->layers[i], .number = i + 1 };
 
@@ -172,7 +180,8 @@ static struct layer layer_at(const struct oci_manifest *m, size_t i)
 
 static enum kind kind_of(const struct oci_manifest *m, const struct layer *l, bool any_name)
 {
-	const char *type = l->d->media_type, *unpack = annotation(l->d, "io.deis.oras.content.unpack");
+	const char *type = l->d->media_type,
+		   *unpack = annotation(l->d, "io.deis.oras.content.unpack");
 
 	if (unpack && strcmp(unpack, "true") == 0)
 		return KIND_UNPACK;
@@ -240,8 +249,8 @@ static int64_t days_of(int64_t year, int64_t month, int64_t day)
 	static const int64_t before[] = { 0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334 };
 	int64_t y = year - (month <= 2); /* the leap day of this year counts from March on */
 
-	return 365 * (year - 1970) + (y / 4 - y / 100 + y / 400) - (1969 / 4 - 1969 / 100 + 1969 / 400) +
-	       before[month - 1] + day - 1;
+	return 365 * (year - 1970) + (y / 4 - y / 100 + y / 400) -
+	       (1969 / 4 - 1969 / 100 + 1969 / 400) + before[month - 1] + day - 1;
 }
 
 static bool date_ok(int64_t year, int64_t month, int64_t day)
@@ -279,8 +288,8 @@ static bool offset(const char **p, const char *end, int64_t *ret)
 	if (literal(p, end, "Zz"))
 		return true;
 	bool west = *p < end && **p == '-';
-	if (!literal(p, end, "+-") || !digits(p, end, 2, &h) || !literal(p, end, ":") || !digits(p, end, 2, &m) ||
-	    h > 23 || m > 59)
+	if (!literal(p, end, "+-") || !digits(p, end, 2, &h) || !literal(p, end, ":") ||
+	    !digits(p, end, 2, &m) || h > 23 || m > 59)
 		return false;
 	*ret = (h * 3600 + m * 60) * (west ? -1 : 1);
 	return true;
@@ -303,13 +312,17 @@ static bool parse_time(struct str s, bool *ret_set, int64_t *ret_sec, uint32_t *
 		return false;
 	*ret_set = year > 1;
 	if (*ret_set) {
-		*ret_sec = days_of(year, month, day) * 86400 + hour * 3600 + minute * 60 + second - east;
+		*ret_sec = days_of(year, month, day) * 86400 + hour * 3600 + minute * 60 + second -
+			   east;
 		*ret_nsec = nsec;
 	}
 	return true;
 }
 
-/* What is wrong with the metadata, or NULL. *ret_dir: it describes a directory, so there is no file. */
+/*
+ * What is wrong with the metadata, or NULL. *ret_dir: it describes a directory, so there is no
+ * file.
+ */
 static const char *apply_metadata(yyjson_val *root, struct layout_file *f, bool *ret_dir)
 {
 	uint64_t mode = 0, type = 0;
@@ -332,9 +345,12 @@ static const char *apply_metadata(yyjson_val *root, struct layout_file *f, bool 
 	return NULL;
 }
 
-/* Mistakes here never fail a pull: the bytes are right, only their looks are in doubt. *ret_dir as above. */
-static int read_metadata(const struct layer *l, struct layout *out, struct layout_file *f, bool *ret_dir,
-			 struct err *e)
+/*
+ * Mistakes here never fail a pull: the bytes are right, only their looks are in doubt. *ret_dir as
+ * above.
+ */
+static int read_metadata(const struct layer *l, struct layout *out, struct layout_file *f,
+			 bool *ret_dir, struct err *e)
 {
 	const char *text = annotation(l->d, "org.cncf.model.file.metadata+json");
 	struct json_doc doc;
@@ -350,7 +366,8 @@ static int read_metadata(const struct layer *l, struct layout *out, struct layou
 			return err_oom(e);
 		return warn(out, "file metadata is malformed, ignored", l->number, text, e);
 	}
-	fault = yyjson_is_obj(doc.root) ? apply_metadata(doc.root, f, ret_dir) : "it is no object, ignored";
+	fault = yyjson_is_obj(doc.root) ? apply_metadata(doc.root, f, ret_dir)
+					: "it is no object, ignored";
 	json_release(&doc);
 	if (!fault)
 		return 0;
@@ -368,11 +385,17 @@ static int refuse_unpack(const struct layer *l, struct err *e)
 
 	json_show(str_of(l->d->media_type), type, sizeof(type));
 	if (image)
-		return err_set(e, CODE_UNSUPPORTED, "layer %zu (%s) must be unpacked, which this version does not do; this is a container "
-			       "image: push the files as an artifact (oras push, modctl build --raw)", l->number, type);
-	return err_set(e, CODE_UNSUPPORTED, "layer %zu (%s)%s%s must be unpacked, which this version does not do; "
-		       "push its files as raw layers (modctl build --raw, oras push with files instead of a directory)", l->number, type,
-		       l->name ? " " : "", l->name ? json_show(str_of(l->name), name, sizeof(name)) : "");
+		return err_set(e, CODE_UNSUPPORTED,
+			       "layer %zu (%s) must be unpacked, which this version does not do; "
+			       "this is a container image: push the files as an artifact (oras "
+			       "push, modctl build --raw)",
+			       l->number, type);
+	return err_set(e, CODE_UNSUPPORTED,
+		       "layer %zu (%s)%s%s must be unpacked, which this version does not do; push "
+		       "its files as raw layers (modctl build --raw, oras push with files instead "
+		       "of a directory)",
+		       l->number, type, l->name ? " " : "",
+		       l->name ? json_show(str_of(l->name), name, sizeof(name)) : "");
 }
 
 static int refuse_nameless(const struct layer *l, struct err *e)
@@ -382,10 +405,14 @@ static int refuse_nameless(const struct layer *l, struct err *e)
 
 	json_show(str_of(l->d->media_type), type, sizeof(type));
 	if (ollama)
-		return err_set(e, CODE_UNSUPPORTED, "layer %zu (%s): models in Ollama's layout are not supported by this version",
+		return err_set(e, CODE_UNSUPPORTED,
+			       "layer %zu (%s): models in Ollama's layout are not supported by "
+			       "this version",
 			       l->number, type);
-	return err_set(e, CODE_UNSUPPORTED, "layer %zu (%s) does not say which file it is; the producer must set the annotation "
-		       "org.cncf.model.filepath or org.opencontainers.image.title", l->number, type);
+	return err_set(e, CODE_UNSUPPORTED,
+		       "layer %zu (%s) does not say which file it is; the producer must set the "
+		       "annotation org.cncf.model.filepath or org.opencontainers.image.title",
+		       l->number, type);
 }
 
 static int check_empty(const struct layer *l, struct err *e)
@@ -395,7 +422,9 @@ static int check_empty(const struct layer *l, struct err *e)
 	digest_of(l->d->digest.alg, "", 0, &none);
 	if ((l->d->size == 0) == digest_equal(&l->d->digest, &none))
 		return 0;
-	return err_set(e, CODE_INTEGRITY, "layer %zu: size %" PRIu64 " and digest contradict each other", l->number, l->d->size);
+	return err_set(e, CODE_INTEGRITY,
+		       "layer %zu: size %" PRIu64 " and digest contradict each other", l->number,
+		       l->d->size);
 }
 
 static int add_file(const struct layer *l, struct layout *out, struct err *e)
@@ -413,7 +442,8 @@ static int add_file(const struct layer *l, struct layout *out, struct err *e)
 	}
 	if (dir) {
 		free(f.path);
-		return warn(out, "its metadata describes a directory, skipped", l->number, l->name, e);
+		return warn(out, "its metadata describes a directory, skipped", l->number, l->name,
+			    e);
 	}
 	out->files[out->n_files++] = f;
 	return 0;
@@ -527,7 +557,8 @@ static int check_prefixes(const struct layout *l, struct err *e)
 		for (const char *s = strchr(path, '/'); s; s = strchr(s + 1, '/')) {
 			struct str dir = { path, (size_t)(s - path) };
 			if (has_path(l, dir))
-				return unsafe(dir, "it is a file and the directory of another file", e);
+				return unsafe(dir, "it is a file and the directory of another file",
+					      e);
 		}
 	}
 	return 0;
@@ -552,10 +583,13 @@ static int sum_sizes(struct layout *l, struct err *e)
 		const struct layout_file *f = by_digest[i];
 		bool again = i > 0 && compare_digests(&by_digest[i - 1], &by_digest[i]) == 0;
 		if (again && by_digest[i - 1]->size != f->size)
-			return err_set(e, CODE_INTEGRITY, "two layers give one digest two sizes, %" PRIu64 " and %" PRIu64,
+			return err_set(e, CODE_INTEGRITY,
+				       "two layers give one digest two sizes, %" PRIu64
+				       " and %" PRIu64,
 				       by_digest[i - 1]->size, f->size);
 		if (!u64_add(l->bytes, f->size, &l->bytes) || l->bytes > LIMIT_TOTAL)
-			return err_set(e, CODE_INTEGRITY, "the files add up to more than any real artifact");
+			return err_set(e, CODE_INTEGRITY,
+				       "the files add up to more than any real artifact");
 		if (!again)
 			l->unique_bytes += f->size;
 	}
@@ -592,14 +626,17 @@ static int refuse_nothing(const struct oci_manifest *m, const struct layout *l, 
 	char type[SHOWN];
 
 	if (l->n_excluded)
-		return err_set(e, CODE_UNSUPPORTED, "nothing to pull: --include and --exclude leave none of %zu file%s", l->n_excluded,
-			       l->n_excluded == 1 ? "" : "s");
+		return err_set(e, CODE_UNSUPPORTED,
+			       "nothing to pull: --include and --exclude leave none of %zu file%s",
+			       l->n_excluded, l->n_excluded == 1 ? "" : "s");
 	if (m->n_layers == 0)
 		return err_set(e, CODE_UNSUPPORTED, "nothing to pull: the manifest has no layers");
 	json_show(str_of(m->layers[0].media_type), type, sizeof(type));
-	return err_set(e, CODE_UNSUPPORTED, "nothing to pull: none of %zu layer%s names a file (the first is %s); the producer must set the "
-		       "annotation org.opencontainers.image.title or org.cncf.model.filepath", m->n_layers,
-		       m->n_layers == 1 ? "" : "s", type);
+	return err_set(
+		e, CODE_UNSUPPORTED,
+		"nothing to pull: none of %zu layer%s names a file (the first is %s); the producer "
+		"must set the annotation org.opencontainers.image.title or org.cncf.model.filepath",
+		m->n_layers, m->n_layers == 1 ? "" : "s", type);
 }
 
 int layout_plan(const struct oci_manifest *m, const struct layout_options *o, struct layout *ret,

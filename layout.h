@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Which file each layer becomes. Pure. Row 2 (calls only json, verify, buf, log; peer: oci.h's data types).
- * Sources: ModelPack model-spec (annotations.md), ORAS titles, reference rule "path source": org.cncf.model.filepath >
- * org.cnai.model.filepath > org.opencontainers.image.title.
+ * Which file each layer becomes. Pure. Row 2 (calls only json, verify, buf, log; peer: oci.h's data
+ * types). Sources: ModelPack model-spec (annotations.md), ORAS titles, reference rule "path
+ * source": org.cncf.model.filepath > org.cnai.model.filepath > org.opencontainers.image.title.
  */
 #ifndef FETCHER_LAYOUT_H
 #define FETCHER_LAYOUT_H
@@ -37,29 +37,35 @@ struct layout_options {
 
 void layout_release(struct layout *l);
 /*
- * Errors: path escapes, collides, absolute, reserved (layout_check_path) CODE_UNSAFE; these are checked before the globs, so
- * that nothing unsafe hides behind a filter;
- * a layer that must be unpacked (tar types of ModelPack, unpack annotation, container images, KitOps, docker.ai tar): CODE_UNSUPPORTED naming layer number and media type;
- * nothing to lay out, or the globs match nothing: CODE_UNSUPPORTED; one path twice with different content: CODE_UNSAFE.
- * One path twice with the same digest: kept once. A path that is a directory of another: CODE_UNSAFE.
- * One digest with two sizes, or size 0 with another digest than that of no bytes (or the reverse): CODE_INTEGRITY.
- * A layer without a name: the empty descriptor is skipped silently, an unknown type with a warning, a known type of a
- * model producer fails (CODE_UNSUPPORTED), because success without the weights would be a lie.
+ * Errors: path escapes, collides, absolute, reserved (layout_check_path) CODE_UNSAFE; these are
+ * checked before the globs, so that nothing unsafe hides behind a filter; a layer that must be
+ * unpacked (tar types of ModelPack, unpack annotation, container images, KitOps, docker.ai tar):
+ * CODE_UNSUPPORTED naming layer number and media type; nothing to lay out, or the globs match
+ * nothing: CODE_UNSUPPORTED; one path twice with different content: CODE_UNSAFE. One path twice
+ * with the same digest: kept once. A path that is a directory of another: CODE_UNSAFE. One digest
+ * with two sizes, or size 0 with another digest than that of no bytes (or the reverse):
+ * CODE_INTEGRITY. A layer without a name: the empty descriptor is skipped silently, an unknown type
+ * with a warning, a known type of a model producer fails (CODE_UNSUPPORTED), because success
+ * without the weights would be a lie.
  */
 int layout_plan(const struct oci_manifest *m, const struct layout_options *o, struct layout *ret,
 		struct err *e);
 
 /*
- * Cleans `in` ("./a//b" -> "a/b") into ret. Refused: empty, absolute, any ".." component, NUL or control characters,
- * component > LIMIT_COMPONENT, path > LIMIT_PATH, depth > LIMIT_PATH_DEPTH, trailing slash, ".fetcher" as first component (in any case, for volumes
- * that fold it), "current" as first component. Allowed: "..data", "v1..2.bin", backslash (an ordinary byte), any other byte; nothing is normalised.
- * 0 or -1 with CODE_UNSAFE and a message that shows the (escaped) name. Caller frees *ret.
+ * Cleans `in` ("./a//b" -> "a/b") into ret. Refused: empty, absolute, any ".." component, NUL or
+ * control characters, component > LIMIT_COMPONENT, path > LIMIT_PATH, depth > LIMIT_PATH_DEPTH,
+ * trailing slash, ".fetcher" as first component (in any case, for volumes that fold it), "current"
+ * as first component. Allowed: "..data", "v1..2.bin", backslash (an ordinary byte), any other byte;
+ * nothing is normalised. 0 or -1 with CODE_UNSAFE and a message that shows the (escaped) name.
+ * Caller frees *ret.
  */
 int layout_check_path(struct str in, char **ret, struct err *e);
 /*
- * Glob on the whole path: `*` and `?` do not cross "/", `**` does, [a-z] classes, backslash quotes; a pattern without "/" matches the base name at any
- * depth (as .gitignore and rsync do); a trailing "/" means everything below; a leading "/" anchors at the top. "**" followed by "/" at the start
- * of a component also matches nothing. An unclosed "[" is an ordinary byte. Time is bounded by pattern x path^2.
+ * Glob on the whole path: `*` and `?` do not cross "/", `**` does, [a-z] classes, backslash quotes;
+ * a pattern without "/" matches the base name at any depth (as .gitignore and rsync do); a trailing
+ * "/" means everything below; a leading "/" anchors at the top. "**" followed by "/" at the start
+ * of a component also matches nothing. An unclosed "[" is an ordinary byte. Time is bounded by
+ * pattern x path^2.
  */
 bool layout_glob(const char *pattern, const char *path);
 

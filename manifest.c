@@ -160,7 +160,8 @@ static int get_annotations(yyjson_val *obj, const char *where, struct oci_annota
 	return 0;
 }
 
-static int get_platform(yyjson_val *obj, const char *where, struct oci_platform **ret, struct err *e)
+static int get_platform(yyjson_val *obj, const char *where, struct oci_platform **ret,
+			struct err *e)
 {
 	yyjson_val *v;
 
@@ -214,11 +215,14 @@ static int get_digest(yyjson_val *obj, const char *where, bool foreign_ok, struc
 		return 0;
 	json_show(s, shown, sizeof(shown));
 	if (!is_foreign_digest(s))
-		return err_set(e, CODE_INTEGRITY, DOC ": %s: malformed digest \"%s\"", where, shown);
+		return err_set(e, CODE_INTEGRITY, DOC ": %s: malformed digest \"%s\"", where,
+			       shown);
 	if (foreign_ok)
 		return 0;
-	return err_set(e, CODE_UNSUPPORTED, DOC ": %s: the algorithm of digest \"%s\" is not supported; "
-		       "sha256 and sha512 are", where, shown);
+	return err_set(
+		e, CODE_UNSUPPORTED,
+		DOC ": %s: the algorithm of digest \"%s\" is not supported; sha256 and sha512 are",
+		where, shown);
 }
 
 static int get_size(yyjson_val *obj, const char *where, uint64_t *ret, struct err *e)
@@ -230,11 +234,15 @@ static int get_size(yyjson_val *obj, const char *where, uint64_t *ret, struct er
 	if (r == 0)
 		return wrong(e, where, "no size");
 	if (*ret > LIMIT_BLOB)
-		return err_set(e, CODE_INTEGRITY, DOC ": %s: size %" PRIu64 " is beyond any real blob", where, *ret);
+		return err_set(e, CODE_INTEGRITY,
+			       DOC ": %s: size %" PRIu64 " is beyond any real blob", where, *ret);
 	return 0;
 }
 
-/* Inline content counts only if it is what the descriptor says; otherwise the blob is fetched as if it were absent. */
+/*
+ * Inline content counts only if it is what the descriptor says; otherwise the blob is fetched as if
+ * it were absent.
+ */
 static int get_data(yyjson_val *obj, const char *where, struct oci_descriptor *d, struct err *e)
 {
 	struct base64_decode_ctx ctx;
@@ -251,7 +259,8 @@ static int get_data(yyjson_val *obj, const char *where, struct oci_descriptor *d
 	if (!data)
 		return err_oom(e);
 	base64_decode_init(&ctx);
-	if (!base64_decode_update(&ctx, &n, data, s.n, s.p) || !base64_decode_final(&ctx) || n != d->size)
+	if (!base64_decode_update(&ctx, &n, data, s.n, s.p) || !base64_decode_final(&ctx) ||
+	    n != d->size)
 		return 0;
 	digest_of(d->digest.alg, data, n, &computed);
 	if (digest_equal(&d->digest, &computed))
@@ -260,8 +269,8 @@ static int get_data(yyjson_val *obj, const char *where, struct oci_descriptor *d
 }
 
 /* d is zeroed by the caller and released by it also after a failure. */
-static int get_descriptor(yyjson_val *obj, const char *where, bool foreign_ok, struct oci_descriptor *d,
-			  struct err *e)
+static int get_descriptor(yyjson_val *obj, const char *where, bool foreign_ok,
+			  struct oci_descriptor *d, struct err *e)
 {
 	struct str type = { "", 0 };
 
@@ -273,12 +282,16 @@ static int get_descriptor(yyjson_val *obj, const char *where, bool foreign_ok, s
 	d->media_type = strndup(type.p, type.n);
 	if (!d->media_type)
 		return err_oom(e);
-	if (get_digest(obj, where, foreign_ok, &d->digest, e) || get_size(obj, where, &d->size, e) ||
+	if (get_digest(obj, where, foreign_ok, &d->digest, e) ||
+	    get_size(obj, where, &d->size, e) ||
 	    get_text(obj, "artifactType", where, &d->artifact_type, e) ||
 	    get_annotations(obj, where, &d->annotations, &d->n_annotations, e) ||
 	    get_platform(obj, where, &d->platform, e) || get_data(obj, where, d, e))
 		return -1;
-	/* Ollama's key; nobody standardised it, so another type of value is just somebody else's key */
+	/*
+	 * Ollama's key; nobody standardised it, so another type of value is just somebody else's
+	 * key
+	 */
 	if (json_str(obj, "name", &type) == 1 && json_strdup(obj, "name", &d->name))
 		return err_oom(e);
 	return 0;
@@ -305,7 +318,8 @@ static int get_list(yyjson_val *arr, const char *what, size_t max_entries, struc
 		if (get_descriptor(val, where, m->is_index, &m->layers[i], e))
 			return -1;
 		if (!u64_add(sum, m->layers[i].size, &sum) || sum > LIMIT_TOTAL)
-			return err_set(e, CODE_INTEGRITY, DOC ": the sizes add up to more than any real artifact");
+			return err_set(e, CODE_INTEGRITY,
+				       DOC ": the sizes add up to more than any real artifact");
 	}
 	return 0;
 }
@@ -319,14 +333,20 @@ static int check_schema_version(yyjson_val *root, struct err *e)
 	if (json_u64(root, "schemaVersion", &version) < 0)
 		return wrong(e, "top level", "\"schemaVersion\" is not a number");
 	if (version == 1)
-		return err_set(e, CODE_UNSUPPORTED, DOC ": Docker schema 1 is not supported (its registry is very old, or it "
-			       "was asked for a wrong type); push the artifact again with a current tool");
+		return err_set(
+			e, CODE_UNSUPPORTED,
+			DOC
+			": Docker schema 1 is not supported (its registry is very old, or it was "
+			"asked for a wrong type); push the artifact again with a current tool");
 	if (version != 2)
 		return wrong(e, "top level", "\"schemaVersion\" is not 2");
 	return 0;
 }
 
-/* Which of the known types the document claims to be: by field, by Content-Type. -1 = nothing is claimed. */
+/*
+ * Which of the known types the document claims to be: by field, by Content-Type. -1 = nothing is
+ * claimed.
+ */
 static int claimed_type(yyjson_val *root, const char *content_type, int *ret, struct err *e)
 {
 	struct str field = { 0 }, header = without_parameters(str_of(content_type));
@@ -342,11 +362,13 @@ static int claimed_type(yyjson_val *root, const char *content_type, int *ret, st
 		return 0;
 	}
 	if (!find_type(without_parameters(field), &by_field))
-		return err_set(e, CODE_UNSUPPORTED, DOC ": media type \"%s\" is not supported; OCI and Docker schema 2 manifests "
-			       "and indexes are", json_show(field, shown, sizeof(shown)));
+		return err_set(e, CODE_UNSUPPORTED,
+			       DOC ": media type \"%s\" is not supported; OCI and Docker schema 2 "
+				   "manifests and indexes are",
+			       json_show(field, shown, sizeof(shown)));
 	if (has_header && by_header != by_field)
-		return err_set(e, CODE_INTEGRITY, DOC ": it says it is %s, but was announced as %s", known_types[by_field].name,
-			       known_types[by_header].name);
+		return err_set(e, CODE_INTEGRITY, DOC ": it says it is %s, but was announced as %s",
+			       known_types[by_field].name, known_types[by_header].name);
 	*ret = (int)by_field;
 	return 0;
 }
@@ -355,14 +377,18 @@ struct parts {
 	yyjson_val *layers, *manifests, *config;	/* NULL = absent */
 };
 
-/* image-spec and CVE-2021-41190: a document that can be read as a manifest and as an index is refused. */
-static int decide_kind(yyjson_val *root, const char *content_type, struct parts *p, struct oci_manifest *m,
-		       struct err *e)
+/*
+ * image-spec and CVE-2021-41190: a document that can be read as a manifest and as an index is
+ * refused.
+ */
+static int decide_kind(yyjson_val *root, const char *content_type, struct parts *p,
+		       struct oci_manifest *m, struct err *e)
 {
 	yyjson_val *v;
 	int type = -1;
 
-	if (json_arr(root, "layers", &p->layers) < 0 || json_arr(root, "manifests", &p->manifests) < 0)
+	if (json_arr(root, "layers", &p->layers) < 0 ||
+	    json_arr(root, "manifests", &p->manifests) < 0)
 		return wrong(e, "top level", "\"layers\" or \"manifests\" is not a list");
 	if (json_obj(root, "config", &p->config) < 0)
 		return wrong(e, "top level", "\"config\" is not an object");
@@ -374,17 +400,23 @@ static int decide_kind(yyjson_val *root, const char *content_type, struct parts 
 		return err_set(e, CODE_UNSUPPORTED, DOC ": Docker schema 1 is not supported");
 	bool is_manifest = p->layers || p->config;
 	if (!is_manifest && !p->manifests && type < 0)
-		return wrong(e, "top level", "neither \"layers\" nor \"manifests\": this is no manifest");
-	m->is_index = is_manifest || p->manifests ? p->manifests != NULL : known_types[type].is_index;
+		return wrong(e, "top level",
+			     "neither \"layers\" nor \"manifests\": this is no manifest");
+	m->is_index =
+		is_manifest || p->manifests ? p->manifests != NULL : known_types[type].is_index;
 	if (type >= 0 && known_types[type].is_index != m->is_index)
-		return err_set(e, CODE_INTEGRITY, DOC ": it says it is %s, but its content is that of %s", known_types[type].name,
-			       m->is_index ? "an index" : "a manifest");
-	const char *name = type >= 0 ? known_types[type].name : m->is_index ? OCI_TYPE_INDEX : OCI_TYPE_MANIFEST;
+		return err_set(e, CODE_INTEGRITY,
+			       DOC ": it says it is %s, but its content is that of %s",
+			       known_types[type].name, m->is_index ? "an index" : "a manifest");
+	const char *name = type >= 0     ? known_types[type].name
+			   : m->is_index ? OCI_TYPE_INDEX
+					 : OCI_TYPE_MANIFEST;
 	m->media_type = strdup(name);
 	return m->media_type ? 0 : err_oom(e);
 }
 
-static int parse_root(yyjson_val *root, const char *content_type, struct oci_manifest *m, struct err *e)
+static int parse_root(yyjson_val *root, const char *content_type, struct oci_manifest *m,
+		      struct err *e)
 {
 	struct parts p = { 0 };
 
@@ -415,9 +447,12 @@ int oci_manifest_parse(const char *json, size_t len, const char *content_type,
 	struct oci_manifest m = { 0 };
 
 	if (len > LIMIT_MANIFEST)
-		return err_set(e, CODE_INTEGRITY, DOC ": larger than %d MiB", (int)(LIMIT_MANIFEST / MIB));
+		return err_set(e, CODE_INTEGRITY, DOC ": larger than %d MiB",
+			       (int)(LIMIT_MANIFEST / MIB));
 	if (str_caseeq(without_parameters(str_of(content_type)), "text/html"))
-		return err_set(e, CODE_INTEGRITY, DOC ": the answer is a web page; is this host a registry, or is a proxy in the way?");
+		return err_set(e, CODE_INTEGRITY,
+			       DOC ": the answer is a web page; is this host a registry, or is a "
+				   "proxy in the way?");
 	if (json_parse(json, len, DOC, &doc, e))
 		return -1;
 	int r = parse_root(doc.root, content_type, &m, e);
@@ -436,7 +471,8 @@ static bool platform_text_ok(struct str s)
 {
 	for (size_t i = 0; i < s.n; i++) {
 		char c = s.p[i];
-		bool alnum = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+		bool alnum =
+			(c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
 		if (!alnum && c != '.' && c != '_' && c != '-')
 			return false;
 	}
@@ -447,7 +483,10 @@ static bool platform_text_ok(struct str s)
 static struct str architecture_name(struct str s)
 {
 	static const char *const aliases[][2] = {
-		{ "x86_64", "amd64" }, { "x86-64", "amd64" }, { "aarch64", "arm64" }, { "armhf", "arm" },
+		{ "x86_64", "amd64" },
+		{ "x86-64", "amd64" },
+		{ "aarch64", "arm64" },
+		{ "armhf", "arm" },
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(aliases); i++)
@@ -480,7 +519,9 @@ int oci_platform_parse(const char *s, struct oci_platform *ret, struct err *e)
 		n++;
 	}
 	if (n == 0 || !ok || path.p || (version.p && !platform_text_ok(version)))
-		return err_set(e, CODE_USAGE, "bad platform \"%s\": write OS/ARCHITECTURE[/VARIANT][:OSVERSION], for example linux/arm64/v8",
+		return err_set(e, CODE_USAGE,
+			       "bad platform \"%s\": write OS/ARCHITECTURE[/VARIANT][:OSVERSION], "
+			       "for example linux/arm64/v8",
 			       json_show(str_of(s), shown, sizeof(shown)));
 	struct str arch = n > 1 ? architecture_name(part[1]) : str_of(MACHINE);
 	p.os = strndup(part[0].p, part[0].n);
@@ -525,7 +566,8 @@ static bool entry_is_index(const struct oci_descriptor *d)
 /* Entries that can never be meant: attestations, and types that are neither manifest nor index. */
 static bool is_candidate(const struct oci_descriptor *d)
 {
-	const char *kind = oci_annotation(d->annotations, d->n_annotations, "vnd.docker.reference.type");
+	const char *kind =
+		oci_annotation(d->annotations, d->n_annotations, "vnd.docker.reference.type");
 	size_t type;
 
 	if (d->media_type[0] && !find_type(str_of(d->media_type), &type))
@@ -554,13 +596,14 @@ static void add_platform(struct buf *b, const struct oci_platform *p)
 	char shown[48];
 
 	buf_adds(b, json_show(str_of(p->os ? p->os : "?"), shown, sizeof(shown)));
-	buf_addf(b, "/%s", json_show(str_of(p->architecture ? p->architecture : "?"), shown, sizeof(shown)));
+	buf_addf(b, "/%s",
+		 json_show(str_of(p->architecture ? p->architecture : "?"), shown, sizeof(shown)));
 	if (p->variant)
 		buf_addf(b, "/%s", json_show(str_of(p->variant), shown, sizeof(shown)));
 }
 
-static int no_match(const struct oci_manifest *index, const struct oci_platform *want, size_t without,
-		    struct err *e)
+static int no_match(const struct oci_manifest *index, const struct oci_platform *want,
+		    size_t without, struct err *e)
 {
 	_cleanup_buf_ struct buf have = BUF_INIT(400), asked = BUF_INIT(200);
 
@@ -576,11 +619,15 @@ static int no_match(const struct oci_manifest *index, const struct oci_platform 
 		add_platform(&have, index->layers[i].platform);
 	}
 	if (have.len)
-		return err_set(e, CODE_UNSUPPORTED, "the index has nothing for %s; it has %s: choose one with --platform",
-			       buf_cstr(&asked), buf_cstr(&have));
+		return err_set(
+			e, CODE_UNSUPPORTED,
+			"the index has nothing for %s; it has %s: choose one with --platform",
+			buf_cstr(&asked), buf_cstr(&have));
 	if (without)
-		return err_set(e, CODE_UNSUPPORTED, "the index has %zu entr%s without a platform, none for %s: name the one you want "
-			       "by its digest", without, without == 1 ? "y" : "ies", buf_cstr(&asked));
+		return err_set(e, CODE_UNSUPPORTED,
+			       "the index has %zu entr%s without a platform, none for %s: name the "
+			       "one you want by its digest",
+			       without, without == 1 ? "y" : "ies", buf_cstr(&asked));
 	return err_set(e, CODE_UNSUPPORTED, "the index has no entry that could be pulled");
 }
 
@@ -609,14 +656,17 @@ int oci_index_select(const struct oci_manifest *index, const struct oci_platform
 			sole = i;
 		}
 	}
-	if (!best && with == 0 && without == 1 && (!platform || entry_is_index(&index->layers[sole]))) {
+	if (!best && with == 0 && without == 1 &&
+	    (!platform || entry_is_index(&index->layers[sole]))) {
 		best = 1;
 		found = sole;
 	}
 	if (!best)
 		return no_match(index, want, without, e);
 	if (index->layers[found].digest.alg == DIGEST_NONE)
-		return err_set(e, CODE_UNSUPPORTED, "index entry %zu has a digest of an unknown algorithm; sha256 and sha512 are supported",
+		return err_set(e, CODE_UNSUPPORTED,
+			       "index entry %zu has a digest of an unknown algorithm; sha256 and "
+			       "sha512 are supported",
 			       found + 1);
 	*ret_entry = found;
 	return 0;

@@ -17,7 +17,8 @@ struct oci_repo {
 
 /* All four at once: a registry that lacks one type answers with what it has. */
 static const char *const manifest_headers[] = {
-	"Accept: " OCI_TYPE_MANIFEST ", " OCI_TYPE_INDEX ", " DOCKER_TYPE_MANIFEST ", " DOCKER_TYPE_LIST,
+	"Accept: " OCI_TYPE_MANIFEST ", " OCI_TYPE_INDEX ", " DOCKER_TYPE_MANIFEST
+	", " DOCKER_TYPE_LIST,
 	NULL,
 };
 
@@ -59,7 +60,10 @@ const struct http_authority *oci_repo_authority(struct oci_repo *r)
 	return auth_authority(r->auth);
 }
 
-/* kind: "manifests" or "blobs". The parts need no encoding: ref_parse and digest_format let only URL-safe characters through. */
+/*
+ * kind: "manifests" or "blobs". The parts need no encoding: ref_parse and digest_format let only
+ * URL-safe characters through.
+ */
 static char *make_url(const struct oci_repo *r, const char *kind, const char *target)
 {
 	struct buf b = BUF_INIT(LIMIT_URL);
@@ -109,14 +113,15 @@ static int check_digest(const struct digest *expected, const void *p, size_t n, 
 
 	digest_of(expected->alg, p, n, &computed);
 	if (!digest_equal(expected, &computed))
-		return err_set(e, CODE_INTEGRITY, "%s: the bytes have digest %s instead of %s", what,
-			       digest_format(&computed, ':', got), digest_format(expected, ':', want));
+		return err_set(e, CODE_INTEGRITY, "%s: the bytes have digest %s instead of %s",
+			       what, digest_format(&computed, ':', got),
+			       digest_format(expected, ':', want));
 	*ret_computed = computed;
 	return 0;
 }
 
-static int request(struct oci_repo *r, const char *method, const char *target, struct http_response *ret,
-		   struct err *e)
+static int request(struct oci_repo *r, const char *method, const char *target,
+		   struct http_response *ret, struct err *e)
 {
 	_cleanup_free_ char *url = make_url(r, "manifests", target);
 	struct http_request q = {
@@ -164,12 +169,13 @@ static int fetch_by_digest(struct oci_repo *r, const struct digest *want, struct
 }
 
 /*
- * A tag has no digest to compare with but the registry's own header. When that differs from what the bytes have,
- * one of the two is broken: the registry is asked for the digest that we computed. If it has that document the header
- * was wrong and the bytes are right; if not the bytes were damaged on the way.
+ * A tag has no digest to compare with but the registry's own header. When that differs from what
+ * the bytes have, one of the two is broken: the registry is asked for the digest that we computed.
+ * If it has that document the header was wrong and the bytes are right; if not the bytes were
+ * damaged on the way.
  */
-static int confirm_tag(struct oci_repo *r, const struct digest *announced, const struct digest *computed,
-		       struct document *ret, struct err *e)
+static int confirm_tag(struct oci_repo *r, const struct digest *announced,
+		       const struct digest *computed, struct document *ret, struct err *e)
 {
 	char said[DIGEST_STR_MAX], got[DIGEST_STR_MAX];
 	struct err why = { 0 };
@@ -181,7 +187,8 @@ static int confirm_tag(struct oci_repo *r, const struct digest *announced, const
 			*e = why;
 		return -1;
 	}
-	return err_set(e, CODE_INTEGRITY, "manifest %s: the registry announced %s, but the bytes have %s", r->ref.tag,
+	return err_set(e, CODE_INTEGRITY,
+		       "manifest %s: the registry announced %s, but the bytes have %s", r->ref.tag,
 		       digest_format(announced, ':', said), digest_format(computed, ':', got));
 }
 
@@ -197,7 +204,8 @@ static int fetch_by_tag(struct oci_repo *r, struct document *ret, struct err *e)
 		return -1;
 	bool has_header = header_digest(&resp, &announced);
 	/* the registry's algorithm, so that a later HEAD compares equal */
-	digest_of(has_header ? announced.alg : DIGEST_SHA256, resp.body.data, resp.body.len, &d.digest);
+	digest_of(has_header ? announced.alg : DIGEST_SHA256, resp.body.data, resp.body.len,
+		  &d.digest);
 	if (has_header && !digest_equal(&announced, &d.digest)) {
 		rc = confirm_tag(r, &announced, &d.digest, ret, e);
 		http_response_release(&resp);
@@ -216,7 +224,8 @@ static int fetch_by_tag(struct oci_repo *r, struct document *ret, struct err *e)
 }
 
 /* The document that the reference names. */
-static int fetch_top(struct oci_repo *r, const struct digest *known, struct document *ret, struct err *e)
+static int fetch_top(struct oci_repo *r, const struct digest *known, struct document *ret,
+		     struct err *e)
 {
 	struct err why = { 0 };
 
@@ -254,7 +263,10 @@ int oci_resolve_digest(struct oci_repo *r, struct digest *ret, struct err *e)
 			*e = why;
 		return -1;
 	}
-	/* some servers know no HEAD; and where something is wrong, only GET brings the registry's own words */
+	/*
+	 * some servers know no HEAD; and where something is wrong, only GET brings the registry's
+	 * own words
+	 */
 	if (fetch_by_tag(r, &d, e))
 		return -1;
 	*ret = d.digest;
@@ -279,22 +291,25 @@ static int copy_document(const struct digest *digest, const void *p, size_t n, s
 	struct document d = { .digest = *digest, .raw = BUF_INIT(LIMIT_MANIFEST) };
 
 	if (buf_add(&d.raw, p, n))
-		return n > LIMIT_MANIFEST ? err_set(e, CODE_INTEGRITY, "manifest: larger than %d MiB",
-						    (int)(LIMIT_MANIFEST / MIB)) : err_oom(e);
+		return n > LIMIT_MANIFEST
+			       ? err_set(e, CODE_INTEGRITY, "manifest: larger than %d MiB",
+					 (int)(LIMIT_MANIFEST / MIB))
+			       : err_oom(e);
 	*ret = d;
 	return 0;
 }
 
-static int get_remote(const struct source *s, const struct oci_descriptor *entry, struct document *ret,
-		      struct err *e)
+static int get_remote(const struct source *s, const struct oci_descriptor *entry,
+		      struct document *ret, struct err *e)
 {
 	if (entry->size > LIMIT_MANIFEST)
-		return err_set(e, CODE_INTEGRITY, "index: an entry is larger than %d MiB", (int)(LIMIT_MANIFEST / MIB));
+		return err_set(e, CODE_INTEGRITY, "index: an entry is larger than %d MiB",
+			       (int)(LIMIT_MANIFEST / MIB));
 	return fetch_by_digest(s->repo, &entry->digest, ret, e);
 }
 
-static int get_kept(const struct source *s, const struct oci_descriptor *entry, struct document *ret,
-		    struct err *e)
+static int get_kept(const struct source *s, const struct oci_descriptor *entry,
+		    struct document *ret, struct err *e)
 {
 	struct digest computed;
 
@@ -303,8 +318,8 @@ static int get_kept(const struct source *s, const struct oci_descriptor *entry, 
 	return copy_document(&computed, s->kept, s->kept_len, ret, e);
 }
 
-static int get_entry(const struct source *s, const struct oci_descriptor *entry, struct document *ret,
-		     struct err *e)
+static int get_entry(const struct source *s, const struct oci_descriptor *entry,
+		     struct document *ret, struct err *e)
 {
 	struct document d = { 0 };
 
@@ -314,11 +329,14 @@ static int get_entry(const struct source *s, const struct oci_descriptor *entry,
 	if (rc)
 		return -1;
 	if (d.raw.len != entry->size) {
-		err_set(e, CODE_INTEGRITY, "manifest: %zu bytes, but the index says %" PRIu64, d.raw.len, entry->size);
+		err_set(e, CODE_INTEGRITY, "manifest: %zu bytes, but the index says %" PRIu64,
+			d.raw.len, entry->size);
 		document_release(&d);
 		return -1;
 	}
-	/* the descriptor is covered by the index's digest, so its word counts more than a header's */
+	/*
+	 * the descriptor is covered by the index's digest, so its word counts more than a header's
+	 */
 	free(d.content_type);
 	d.content_type = strdup(entry->media_type);
 	if (!d.content_type) {
@@ -335,10 +353,11 @@ static int parse_document(const struct document *d, struct oci_manifest *ret, st
 }
 
 /*
- * From the index *m (which is consumed) to a manifest: *m and *last are the last document read. *bytes grows by what was read.
+ * From the index *m (which is consumed) to a manifest: *m and *last are the last document read.
+ * *bytes grows by what was read.
  */
-static int descend(const struct source *s, const struct oci_platform *platform, struct oci_manifest *m,
-		   struct document *last, size_t *bytes, struct err *e)
+static int descend(const struct source *s, const struct oci_platform *platform,
+		   struct oci_manifest *m, struct document *last, size_t *bytes, struct err *e)
 {
 	for (int depth = 1; m->is_index; depth++) {
 		struct oci_manifest next = { 0 };
@@ -346,8 +365,10 @@ static int descend(const struct source *s, const struct oci_platform *platform, 
 		size_t entry;
 
 		if (depth > LIMIT_INDEX_DEPTH)
-			return err_set(e, CODE_INTEGRITY, "index: nested deeper than %d levels", LIMIT_INDEX_DEPTH);
-		if (oci_index_select(m, platform, &entry, e) || get_entry(s, &m->layers[entry], &d, e))
+			return err_set(e, CODE_INTEGRITY, "index: nested deeper than %d levels",
+				       LIMIT_INDEX_DEPTH);
+		if (oci_index_select(m, platform, &entry, e) ||
+		    get_entry(s, &m->layers[entry], &d, e))
 			return -1;
 		*bytes += d.raw.len;
 		if (parse_document(&d, &next, e)) {
@@ -363,8 +384,9 @@ static int descend(const struct source *s, const struct oci_platform *platform, 
 }
 
 /* Consumes top. */
-static int resolve_from(struct document *top, const struct source *s, const struct oci_platform *platform,
-			struct oci_resolved *ret, struct err *e)
+static int resolve_from(struct document *top, const struct source *s,
+			const struct oci_platform *platform, struct oci_resolved *ret,
+			struct err *e)
 {
 	struct oci_resolved r = { .digest = top->digest, .manifest_bytes = top->raw.len };
 	struct document last = { 0 };
@@ -406,8 +428,8 @@ int oci_resolve(struct oci_repo *r, const struct digest *known, const struct oci
 	return resolve_from(&top, &s, platform, ret, e);
 }
 
-int oci_resolve_cached(const struct digest *digest, const char *media_type, const void *raw, size_t raw_len,
-		       const void *manifest_raw, size_t manifest_raw_len,
+int oci_resolve_cached(const struct digest *digest, const char *media_type, const void *raw,
+		       size_t raw_len, const void *manifest_raw, size_t manifest_raw_len,
 		       const struct oci_platform *platform, struct oci_resolved *ret, struct err *e)
 {
 	struct source s = { .get = get_kept, .kept = manifest_raw, .kept_len = manifest_raw_len };

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * Registries: reference -> manifest -> descriptors. Row 2; calls auth, http, json, ref, verify.
- * oci.c is the flow of requests, manifest.c (pure) reads documents and chooses platforms.
- * OCI image spec (manifest.md, image-index.md, descriptor.md), distribution spec (pull), Docker schema 2.
- * The bytes received are hashed and compared with the digest asked for at every hop; headers are never trusted for it.
+ * oci.c is the flow of requests, manifest.c (pure) reads documents and chooses platforms. OCI image
+ * spec (manifest.md, image-index.md, descriptor.md), distribution spec (pull), Docker schema 2. The
+ * bytes received are hashed and compared with the digest asked for at every hop; headers are never
+ * trusted for it.
  */
 #ifndef FETCHER_OCI_H
 #define FETCHER_OCI_H
@@ -33,7 +34,10 @@ struct oci_descriptor {
 	struct oci_platform *platform;	/* or NULL; index entries only */
 };
 
-/* One parsed document: either a manifest (layers) or an index (manifests), never both (CVE-2021-41190). */
+/*
+ * One parsed document: either a manifest (layers) or an index (manifests), never both
+ * (CVE-2021-41190).
+ */
 struct oci_manifest {
 	bool is_index;
 	char *media_type;		/* the field, else the known Content-Type, else the OCI type of the structure */
@@ -57,21 +61,27 @@ void oci_manifest_release(struct oci_manifest *m);
 const char *oci_annotation(const struct oci_annotation *a, size_t n, const char *key);	/* NULL = absent */
 /*
  * Pure. content_type: the Content-Type header (parameters allowed) or NULL. A mediaType field that
- * contradicts the structure or a known Content-Type is refused (CODE_INTEGRITY); schema 1 and unknown types: CODE_UNSUPPORTED;
- * bad sizes, digests, both layers and manifests, duplicate keys: CODE_INTEGRITY. A layer whose digest algorithm is unknown: CODE_UNSUPPORTED.
- * Foreign `urls` are ignored: content comes from the registry asked, or not at all.
+ * contradicts the structure or a known Content-Type is refused (CODE_INTEGRITY); schema 1 and
+ * unknown types: CODE_UNSUPPORTED; bad sizes, digests, both layers and manifests, duplicate keys:
+ * CODE_INTEGRITY. A layer whose digest algorithm is unknown: CODE_UNSUPPORTED. Foreign `urls` are
+ * ignored: content comes from the registry asked, or not at all.
  */
 int oci_manifest_parse(const char *json, size_t len, const char *content_type,
 		       struct oci_manifest *ret, struct err *e);
 
-/* "linux/arm64/v8[:osver]"; the variant and the architecture (then this machine's) may be missing. CODE_USAGE. */
+/*
+ * "linux/arm64/v8[:osver]"; the variant and the architecture (then this machine's) may be missing.
+ * CODE_USAGE.
+ */
 int oci_platform_parse(const char *s, struct oci_platform *ret, struct err *e);
 void oci_platform_release(struct oci_platform *p);
 /*
- * Index entry to take. platform NULL = linux/<this machine>, and then a sole entry without platform fields is accepted, and if no entry has
- * platform fields and there is exactly one non-attestation entry, that one. unknown/unknown and attestation entries are skipped. No match: CODE_UNSUPPORTED naming
- * what was asked and what there is. A sole nested index without platform is entered whatever was asked, since the choice is made inside it.
- * Without a variant asked for, entries of the plain architecture win over those of a variant; arm64 and arm64/v8 are the same.
+ * Index entry to take. platform NULL = linux/<this machine>, and then a sole entry without platform
+ * fields is accepted, and if no entry has platform fields and there is exactly one non-attestation
+ * entry, that one. unknown/unknown and attestation entries are skipped. No match: CODE_UNSUPPORTED
+ * naming what was asked and what there is. A sole nested index without platform is entered whatever
+ * was asked, since the choice is made inside it. Without a variant asked for, entries of the plain
+ * architecture win over those of a variant; arm64 and arm64/v8 are the same.
  */
 int oci_index_select(const struct oci_manifest *index, const struct oci_platform *platform,
 		     size_t *ret_entry, struct err *e);
@@ -103,18 +113,23 @@ struct oci_resolved {
 	size_t manifest_bytes;		/* bytes of all documents received, for statistics */
 };
 void oci_resolved_release(struct oci_resolved *r);
-/* Digest only, by HEAD (GET when HEAD is refused or has no usable Docker-Content-Digest). A digest in the reference costs no request. */
+/*
+ * Digest only, by HEAD (GET when HEAD is refused or has no usable Docker-Content-Digest). A digest
+ * in the reference costs no request.
+ */
 int oci_resolve_digest(struct oci_repo *r, struct digest *ret, struct err *e);
 /*
- * GETs down to one manifest. known: digest from oci_resolve_digest, or NULL = the reference itself. With known
- * a registry that cannot serve that digest (404) is asked for the tag: ret->digest is what was really received.
+ * GETs down to one manifest. known: digest from oci_resolve_digest, or NULL = the reference itself.
+ * With known a registry that cannot serve that digest (404) is asked for the tag: ret->digest is
+ * what was really received.
  */
 int oci_resolve(struct oci_repo *r, const struct digest *known, const struct oci_platform *platform,
 		struct oci_resolved *ret, struct err *e);
 /*
- * The same from bytes kept on the volume (meta): raw and manifest_raw are hashed again and must match; no network.
- * manifest_raw_len 0: there was no index. Any failure but CODE_INTERNAL means "ask the registry": another platform than last time, an index in
- * an index (its middle is not kept), damage on the volume.
+ * The same from bytes kept on the volume (meta): raw and manifest_raw are hashed again and must
+ * match; no network. manifest_raw_len 0: there was no index. Any failure but CODE_INTERNAL means
+ * "ask the registry": another platform than last time, an index in an index (its middle is not
+ * kept), damage on the volume.
  */
 int oci_resolve_cached(const struct digest *digest, const char *media_type, const void *raw, size_t raw_len,
 		       const void *manifest_raw, size_t manifest_raw_len,

@@ -39,7 +39,8 @@ static int bad(struct err *e, const char *part, struct str what, const char *why
 		       json_show(what, shown, sizeof(shown)), why);
 }
 
-static const char form[] = "write HOST[:PORT]/REPO[:TAG][@DIGEST], for example registry.example.com/team/model:v1";
+static const char form[] =
+	"write HOST[:PORT]/REPO[:TAG][@DIGEST], for example registry.example.com/team/model:v1";
 
 /* --- host --- */
 
@@ -62,12 +63,14 @@ static int check_name(struct str host, struct err *e)
 		const char *dot = find(str_from(p, end), '.');
 		struct str label = str_from(p, dot ? dot : end);
 		if (label.n == 0)
-			return bad(e, "host", host, "has an empty label (two dots, or one at an end)");
+			return bad(e, "host", host,
+				   "has an empty label (two dots, or one at an end)");
 		if (label.n > DNS_LABEL_MAX)
 			return bad(e, "host", host, "has a label of more than 63 characters");
 		for (size_t i = 0; i < label.n; i++)
 			if (!is_alnum(label.p[i]) && label.p[i] != '-')
-				return bad(e, "host", host, "may only contain letters, digits, '-' and '.'");
+				return bad(e, "host", host,
+					   "may only contain letters, digits, '-' and '.'");
 		if (label.p[0] == '-' || label.p[label.n - 1] == '-')
 			return bad(e, "host", host, "has a label that begins or ends with '-'");
 		if (!dot)
@@ -94,30 +97,37 @@ static int check_ipv6(struct str registry, struct err *e)
 	if (close + 1 == end)
 		return 0;
 	if (close[1] != ':')
-		return bad(e, "host", registry, "has something other than :PORT behind the bracket");
+		return bad(e, "host", registry,
+			   "has something other than :PORT behind the bracket");
 	return check_port(str_from(close + 2, end), e);
 }
 
 static int check_registry(struct str registry, struct err *e)
 {
 	if (registry.n == 0)
-		return err_set(e, CODE_USAGE, "bad reference: it begins with '/', the registry is missing; %s", form);
+		return err_set(e, CODE_USAGE,
+			       "bad reference: it begins with '/', the registry is missing; %s",
+			       form);
 	if (registry.n >= REF_HOST_MAX)
 		return bad(e, "host", registry, "is too long");
 	if (contains(registry, '@'))
-		return bad(e, "registry", registry, "carries user info; give credentials with --username and "
+		return bad(e, "registry", registry,
+			   "carries user info; give credentials with --username and "
 			   "--password-file or --registry-config");
 	if (registry.p[0] == '[')
 		return check_ipv6(registry, e);
 	const char *colon = find(registry, ':');
 	if (!colon) {
 		if (!str_caseeq(registry, "localhost") && !contains(registry, '.'))
-			return bad(e, "registry", registry, "is not a registry host (it has no dot and no port, and there "
+			return bad(e, "registry", registry,
+				   "is not a registry host (it has no dot and no port, and there "
 				   "is no default registry); for Docker Hub write docker.io/REPO");
 		return check_name(registry, e);
 	}
 	if (contains(str_from(colon + 1, registry.p + registry.n), ':'))
-		return bad(e, "host", registry, "has more than one ':'; an IPv6 address stands in brackets, as in [::1]:5000");
+		return bad(e, "host", registry,
+			   "has more than one ':'; an IPv6 address stands in brackets, as in "
+			   "[::1]:5000");
 	if (check_name(str_from(registry.p, colon), e))
 		return -1;
 	return check_port(str_from(colon + 1, registry.p + registry.n), e);
@@ -129,7 +139,8 @@ static void set_registry(struct ref *r, struct str registry)
 	if (str_caseeq(registry, "index.docker.io"))
 		registry = str_of("docker.io");
 	for (size_t i = 0; i < registry.n; i++)
-		r->registry[i] = is_upper(registry.p[i]) ? (char)(registry.p[i] + 32) : registry.p[i];
+		r->registry[i] =
+			is_upper(registry.p[i]) ? (char)(registry.p[i] + 32) : registry.p[i];
 	r->registry[registry.n] = '\0';
 	bool hub = strcmp(r->registry, "docker.io") == 0;
 	snprintf(r->host, sizeof(r->host), "%s", hub ? "registry-1.docker.io" : r->registry);
@@ -161,7 +172,8 @@ static const char *component_fault(struct str c)
 			return "has too many '.' or '_' in a row";
 		i += run;
 		if (!is_digit(c.p[i]) && !is_lower(c.p[i]) && !is_upper(c.p[i]))
-			return "has different separators in a row, or a character that is not allowed";
+			return "has different separators in a row, or a character that is not "
+			       "allowed";
 	}
 	return NULL;
 }
@@ -172,7 +184,8 @@ static int set_repo(struct ref *r, struct str repo, struct err *e)
 	bool hub = strcmp(r->registry, "docker.io") == 0;
 
 	if (repo.n == 0)
-		return err_set(e, CODE_USAGE, "bad reference: no repository after \"%s/\"; %s", r->registry, form);
+		return err_set(e, CODE_USAGE, "bad reference: no repository after \"%s/\"; %s",
+			       r->registry, form);
 	for (;;) {
 		const char *slash = find(str_from(p, end), '/');
 		const char *fault = component_fault(str_from(p, slash ? slash : end));
@@ -192,16 +205,22 @@ static int set_repo(struct ref *r, struct str repo, struct err *e)
 static int set_tag(struct ref *r, struct str tag, struct err *e)
 {
 	if (tag.n == 0)
-		return err_set(e, CODE_USAGE, "bad reference: nothing stands behind the ':' after \"%s\"; give a tag", r->repo);
+		return err_set(
+			e, CODE_USAGE,
+			"bad reference: nothing stands behind the ':' after \"%s\"; give a tag",
+			r->repo);
 	if (contains(tag, ':'))
-		return bad(e, "tag", tag, "has a ':'; a digest is separated with '@', as in REPO:TAG@sha256:...");
+		return bad(e, "tag", tag,
+			   "has a ':'; a digest is separated with '@', as in REPO:TAG@sha256:...");
 	if (contains(tag, '/'))
-		return bad(e, "tag", tag, "has a '/'; the tag stands at the end, as in HOST/REPO:TAG");
+		return bad(e, "tag", tag,
+			   "has a '/'; the tag stands at the end, as in HOST/REPO:TAG");
 	if (tag.n > REF_TAG_MAX)
 		return bad(e, "tag", tag, "is longer than 128 characters");
 	for (size_t i = 0; i < tag.n; i++)
 		if (!is_alnum(tag.p[i]) && tag.p[i] != '_' && tag.p[i] != '.' && tag.p[i] != '-')
-			return bad(e, "tag", tag, "may only contain letters, digits, '_', '.' and '-'");
+			return bad(e, "tag", tag,
+				   "may only contain letters, digits, '_', '.' and '-'");
 	if (tag.p[0] == '.' || tag.p[0] == '-')
 		return bad(e, "tag", tag, "begins with '.' or '-'");
 	memcpy(r->tag, tag.p, tag.n);
@@ -218,16 +237,21 @@ static int set_digest(struct ref *r, struct str digest, struct err *e)
 		return 0;
 	}
 	if (digest.n == 0)
-		return err_set(e, CODE_USAGE, "bad reference: nothing stands behind the '@'; give a digest, as in @sha256:...");
+		return err_set(e, CODE_USAGE,
+			       "bad reference: nothing stands behind the '@'; give a digest, as in "
+			       "@sha256:...");
 	if (contains(digest, '@'))
 		return bad(e, "digest", digest, "has a second '@'");
 	if (!colon)
 		return bad(e, "digest", digest, "has no algorithm, as in sha256:...");
 	struct str alg = str_from(digest.p, colon);
 	if (!str_eq(alg, "sha256") && !str_eq(alg, "sha512"))
-		return bad(e, "digest", digest, "has an algorithm that is not supported; sha256 and sha512 are");
-	return bad(e, "digest", digest, str_eq(alg, "sha256") ? "is not 64 lower-case hexadecimal digits after sha256:" :
-		   "is not 128 lower-case hexadecimal digits after sha512:");
+		return bad(e, "digest", digest,
+			   "has an algorithm that is not supported; sha256 and sha512 are");
+	return bad(e, "digest", digest,
+		   str_eq(alg, "sha256")
+			   ? "is not 64 lower-case hexadecimal digits after sha256:"
+			   : "is not 128 lower-case hexadecimal digits after sha512:");
 }
 
 /* --- whole --- */
@@ -240,7 +264,8 @@ static int strip_scheme(struct str *s, struct err *e)
 		return 0;
 	struct str scheme = str_from(s->p, sep);
 	if (!str_caseeq(scheme, "oci"))
-		return bad(e, "scheme", scheme, "is not supported; write oci://HOST/REPO:TAG or leave the scheme out "
+		return bad(e, "scheme", scheme,
+			   "is not supported; write oci://HOST/REPO:TAG or leave the scheme out "
 			   "(--plain-http selects HTTP)");
 	*s = str_from(sep + 3, s->p + s->n);
 	return 0;
@@ -255,12 +280,16 @@ int ref_parse(const char *text, struct ref *ret, struct err *e)
 		return err_set(e, CODE_USAGE, "bad reference: it is empty; %s", form);
 	for (size_t i = 0; i < s.n; i++)
 		if ((unsigned char)s.p[i] <= 0x20 || (unsigned char)s.p[i] >= 0x7f)
-			return bad(e, "text", s, "contains a space, a control character or a non-ASCII character");
+			return bad(
+				e, "text", s,
+				"contains a space, a control character or a non-ASCII character");
 	if (strip_scheme(&s, e))
 		return -1;
 	const char *end = s.p + s.n, *slash = find(s, '/');
 	if (!slash)
-		return bad(e, "text", s, "has no '/': the registry or the repository is missing; write HOST/REPO:TAG");
+		return bad(e, "text", s,
+			   "has no '/': the registry or the repository is missing; write "
+			   "HOST/REPO:TAG");
 	if (check_registry(str_from(s.p, slash), e))
 		return -1;
 	set_registry(&r, str_from(s.p, slash));
@@ -271,7 +300,9 @@ int ref_parse(const char *text, struct ref *ret, struct err *e)
 	const char *colon = find(name, ':');
 	if (set_repo(&r, str_from(name.p, colon ? colon : name.p + name.n), e))
 		return -1;
-	/* "repo:@sha256:..." has an empty tag and is taken for what it means, as other clients do */
+	/*
+	 * "repo:@sha256:..." has an empty tag and is taken for what it means, as other clients do
+	 */
 	struct str tag = colon ? str_from(colon + 1, name.p + name.n) : (struct str){ 0 };
 	if (colon && !(at && tag.n == 0) && set_tag(&r, tag, e))
 		return -1;

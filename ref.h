@@ -2,10 +2,11 @@
 /*
  * References: [oci://]HOST[:PORT]/REPO[:TAG][@DIGEST]. Pure. Row 1; calls verify.
  *
- * Grammar: OCI distribution spec "Pulling manifests" (repository, tag) and distribution's
- * reference grammar for the host. A digest always wins over the tag. There is no default registry:
- * the first component must be a host (localhost, or with a dot, a port or brackets). docker.io/X follows the
- * Docker convention (library/X, registry-1.docker.io). Neither tag nor digest: tag "latest" as docker does.
+ * Grammar: OCI distribution spec "Pulling manifests" (repository, tag) and distribution's reference
+ * grammar for the host. A digest always wins over the tag. There is no default registry: the first
+ * component must be a host (localhost, or with a dot, a port or brackets). docker.io/X follows the
+ * Docker convention (library/X, registry-1.docker.io). Neither tag nor digest: tag "latest" as
+ * docker does.
  */
 #ifndef FETCHER_REF_H
 #define FETCHER_REF_H
@@ -26,7 +27,9 @@ struct ref {
 	struct digest digest;
 };
 
-/* Every bad form fails with CODE_USAGE and a message that shows the bad part. s must not be NULL. */
+/*
+ * Every bad form fails with CODE_USAGE and a message that shows the bad part. s must not be NULL.
+ */
 int ref_parse(const char *s, struct ref *ret, struct err *e);
 /* Canonical text REGISTRY/REPO[:TAG][@DIGEST]. */
 int ref_format(const struct ref *r, struct buf *ret);

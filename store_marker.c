@@ -39,7 +39,7 @@ void store_meta_release(struct store_meta *m)
 
 static bool get_text(yyjson_val *obj, const char *key, char **ret)
 {
-	return json_strdup(obj, key, ret) == 1;
+	return json_strdup(obj, key, ret) == 0 && *ret;
 }
 
 static bool get_digest(yyjson_val *obj, struct digest *ret)

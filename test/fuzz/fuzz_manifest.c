@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Documents of a registry: parse, choose from an index, lay a manifest out. Whatever comes in, a laid-out path stays inside. An annotation "include" at the
- * top serves as the glob, so that the matcher is reached too.
+ * Documents of a registry: parse, choose from an index, lay a manifest out. Whatever comes in, a
+ * laid-out path stays inside. An annotation "include" at the top serves as the glob, so that the
+ * matcher is reached too.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -26,7 +27,8 @@ static void check_layout(const struct layout *l)
 		char *again = NULL;
 		check(layout_check_path(str_of(p), &again, NULL) == 0 && strcmp(again, p) == 0);
 		free(again);
-		check(p[0] != '/' && !strstr(p, "//") && strncmp(p, "../", 3) != 0 && !strstr(p, "/../") && strcmp(p, "..") != 0);
+		check(p[0] != '/' && !strstr(p, "//") && strncmp(p, "../", 3) != 0 &&
+		      !strstr(p, "/../") && strcmp(p, "..") != 0);
 		check(i == 0 || strcmp(l->files[i - 1].path, p) < 0);
 		check((l->files[i].mode & ~0777U) == 0 && l->files[i].mtime_nsec < 1000000000);
 		check(l->files[i].digest.alg != DIGEST_NONE);
@@ -45,7 +47,9 @@ static void lay_out(const struct oci_manifest *m)
 	if (layout_plan(m, &o, &l, &e) == 0)
 		check_layout(&l);
 	else
-		check(e.msg[0] && !l.files && (e.code == CODE_UNSAFE || e.code == CODE_UNSUPPORTED || e.code == CODE_INTEGRITY));
+		check(e.msg[0] && !l.files &&
+		      (e.code == CODE_UNSAFE || e.code == CODE_UNSUPPORTED ||
+		       e.code == CODE_INTEGRITY));
 	layout_release(&l);
 }
 
@@ -78,7 +82,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	} else {
 		if (oci_index_select(&m, NULL, &entry, &e) == 0)
 			check(entry < m.n_layers && m.layers[entry].digest.alg != DIGEST_NONE);
-		if (oci_platform_parse("linux/arm64/v8", &p, &e) == 0 && oci_index_select(&m, &p, &entry, &e) == 0)
+		if (oci_platform_parse("linux/arm64/v8", &p, &e) == 0 &&
+		    oci_index_select(&m, &p, &entry, &e) == 0)
 			check(entry < m.n_layers);
 		oci_platform_release(&p);
 	}

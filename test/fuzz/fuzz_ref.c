@@ -21,9 +21,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		memcpy(text, data, size);
 	text[size] = '\0';
 	if (ref_parse(text, &r, &e) == 0) {
-		if (ref_format(&r, &b) || ref_parse(buf_cstr(&b), &again, &e) || memcmp(&r, &again, sizeof(r)) != 0)
+		if (ref_format(&r, &b) || ref_parse(buf_cstr(&b), &again, &e) ||
+		    memcmp(&r, &again, sizeof(r)) != 0)
 			abort();
-		if (strpbrk(ref_target(&r, target), "/?#% ") || strpbrk(r.host, "/?#%@ ") || strpbrk(r.repo, ":?#%@ ") || strstr(r.repo, ".."))
+		if (strpbrk(ref_target(&r, target), "/?#% ") || strpbrk(r.host, "/?#%@ ") ||
+		    strpbrk(r.repo, ":?#%@ ") || strstr(r.repo, ".."))
 			abort(); /* these become parts of a URL as they are */
 	} else if (e.code != CODE_USAGE || e.msg[0] == '\0') {
 		abort();

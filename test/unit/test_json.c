@@ -36,7 +36,8 @@ static void refused(const char *text, size_t n, const char *why)
 static void test_getters(void **state)
 {
 	(void)state;
-	struct json_doc d = parse("{\"s\":\"x\\ny\",\"n\":7,\"b\":true,\"o\":{},\"a\":[1],\"z\":null}");
+	struct json_doc d =
+		parse("{\"s\":\"x\\ny\",\"n\":7,\"b\":true,\"o\":{},\"a\":[1],\"z\":null}");
 	struct str s = { "old", 3 };
 	uint64_t n = 99;
 	bool b = false;
@@ -77,10 +78,17 @@ static void test_C6_numbers_are_exact(void **state)
 		int r;
 		uint64_t value;
 	} t[] = {
-		{ "0", 1, 0 }, { "18446744073709551615", 1, UINT64_MAX }, { "4611686018427387904", 1, 1ULL << 62 },
+		{ "0", 1, 0 },
+		{ "18446744073709551615", 1, UINT64_MAX },
+		{ "4611686018427387904", 1, 1ULL << 62 },
 		{ "9007199254740993", 1, 9007199254740993ULL }, /* 2^53+1: lost by a double */
-		{ "18446744073709551616", -1, 0 }, { "-1", -1, 0 }, { "-0", -1, 0 }, { "1.0", -1, 0 }, { "1e3", -1, 0 },
-		{ "\"1\"", -1, 0 }, { "true", -1, 0 },
+		{ "18446744073709551616", -1, 0 },
+		{ "-1", -1, 0 },
+		{ "-0", -1, 0 },
+		{ "1.0", -1, 0 },
+		{ "1e3", -1, 0 },
+		{ "\"1\"", -1, 0 },
+		{ "true", -1, 0 },
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(t); i++) {
@@ -98,8 +106,26 @@ static void test_malformed(void **state)
 {
 	(void)state;
 	static const char *const bad[] = {
-		"", " ", "{", "{}x", "{} {}", "[1,]", "{\"a\":}", "{'a':1}", "{a:1}", "nul", "// c\n{}", "NaN", "1e999",
-		"\"\xff\"", "\"\xc0\xaf\"", "\"\xed\xa0\x80\"", "\xef\xbb\xbf{}", "\"\\ud800\"", "\"a\nb\"", "01",
+		"",
+		" ",
+		"{",
+		"{}x",
+		"{} {}",
+		"[1,]",
+		"{\"a\":}",
+		"{'a':1}",
+		"{a:1}",
+		"nul",
+		"// c\n{}",
+		"NaN",
+		"1e999",
+		"\"\xff\"",
+		"\"\xc0\xaf\"",
+		"\"\xed\xa0\x80\"",
+		"\xef\xbb\xbf{}",
+		"\"\\ud800\"",
+		"\"a\nb\"",
+		"01",
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
@@ -119,7 +145,8 @@ static void test_nul_in_strings(void **state)
 static void test_duplicate_keys(void **state)
 {
 	(void)state;
-	const char *plain = "{\"layers\":1,\"b\":2,\"layers\":3}", *escaped = "[{\"a\":1,\"\\u0061\":2}]";
+	const char *plain = "{\"layers\":1,\"b\":2,\"layers\":3}",
+		   *escaped = "[{\"a\":1,\"\\u0061\":2}]";
 	struct json_doc d = parse("{\"a\":{\"a\":{\"a\":1}},\"b\":{\"a\":1}}");
 
 	json_release(&d);
@@ -174,9 +201,17 @@ static void test_add_string(void **state)
 	static const struct {
 		const char *in, *out;
 	} t[] = {
-		{ "", "\"\"" }, { "a\"b\\c", "\"a\\\"b\\\\c\"" }, { "\n\t\r\b\f\x01\x7f", "\"\\n\\t\\r\\b\\f\\u0001\\u007f\"" },
-		{ "\xc3\xa9\xf0\x9f\x98\x80", "\"\xc3\xa9\xf0\x9f\x98\x80\"" }, { "a\xff" "b", "\"a\xef\xbf\xbd" "b\"" },
-		{ "\xed\xa0\x80", "\"\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\"" }, { "\xc2\x9b", "\"\\u009b\"" }, { "\xe2\x82", "\"\xef\xbf\xbd\xef\xbf\xbd\"" },
+		{ "", "\"\"" },
+		{ "a\"b\\c", "\"a\\\"b\\\\c\"" },
+		{ "\n\t\r\b\f\x01\x7f", "\"\\n\\t\\r\\b\\f\\u0001\\u007f\"" },
+		{ "\xc3\xa9\xf0\x9f\x98\x80", "\"\xc3\xa9\xf0\x9f\x98\x80\"" },
+		{ "a\xff"
+		  "b",
+		  "\"a\xef\xbf\xbd"
+		  "b\"" },
+		{ "\xed\xa0\x80", "\"\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\"" },
+		{ "\xc2\x9b", "\"\\u009b\"" },
+		{ "\xe2\x82", "\"\xef\xbf\xbd\xef\xbf\xbd\"" },
 	};
 	struct buf b = BUF_INIT(1000);
 
@@ -202,11 +237,17 @@ static void test_show_cuts(void **state)
 	char out[16];
 
 	assert_string_equal(json_show(str_of("short"), out, sizeof(out)), "short");
-	assert_string_equal(json_show(str_of("123456789012345"), out, sizeof(out)), "123456789012345");
-	assert_string_equal(json_show(str_of("1234567890123456"), out, sizeof(out)), "123456789012...");
-	assert_string_equal(json_show(str_of("1234567890\x1b\x1b"), out, sizeof(out)), "1234567890...");
-	assert_string_equal(json_show(str_of("\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9"), out, sizeof(out)),
-			    "\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9...");
+	assert_string_equal(json_show(str_of("123456789012345"), out, sizeof(out)),
+			    "123456789012345");
+	assert_string_equal(json_show(str_of("1234567890123456"), out, sizeof(out)),
+			    "123456789012...");
+	assert_string_equal(json_show(str_of("1234567890\x1b\x1b"), out, sizeof(out)),
+			    "1234567890...");
+	assert_string_equal(
+		json_show(
+			str_of("\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9"),
+			out, sizeof(out)),
+		"\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9...");
 }
 
 int main(void)

@@ -33,17 +33,21 @@ static void begin(const char *config_type)
 	buf_release(&text);
 	text = BUF_INIT(LIMIT_MANIFEST);
 	layers = 0;
-	buf_addf(&text, "{\"schemaVersion\":2,\"config\":{\"mediaType\":\"%s\",\"digest\":\"" A "\",\"size\":3},\"layers\":[", config_type);
+	buf_addf(&text,
+		 "{\"schemaVersion\":2,\"config\":{\"mediaType\":\"%s\",\"digest\":\"" A
+		 "\",\"size\":3},\"layers\":[",
+		 config_type);
 }
 
 /* Annotations as key, value, ..., NULL. */
-__attribute__((sentinel)) static void layer(const char *type, const char *digest, uint64_t size, ...)
+__attribute__((sentinel)) static void layer(const char *type, const char *digest, uint64_t size,
+					    ...)
 {
 	va_list ap;
 	const char *key, *sep = "";
 
-	buf_addf(&text, "%s{\"mediaType\":\"%s\",\"digest\":\"%s\",\"size\":%llu,\"annotations\":{", layers++ ? "," : "", type, digest,
-		 (unsigned long long)size);
+	buf_addf(&text, "%s{\"mediaType\":\"%s\",\"digest\":\"%s\",\"size\":%llu,\"annotations\":{",
+		 layers++ ? "," : "", type, digest, (unsigned long long)size);
 	va_start(ap, size);
 	while ((key = va_arg(ap, const char *))) {
 		const char *value = va_arg(ap, const char *);
@@ -85,7 +89,8 @@ static void refused(enum code code, const char *why)
 		fail_msg("accepted: %s", buf_cstr(&text));
 	assert_null(l.files);
 	if (e.code != code || !strstr(e.msg, why))
-		fail_msg("%s: code %d, message \"%s\" lacks \"%s\"", buf_cstr(&text), (int)e.code, e.msg, why);
+		fail_msg("%s: code %d, message \"%s\" lacks \"%s\"", buf_cstr(&text), (int)e.code,
+			 e.msg, why);
 }
 
 static int teardown(void **state)
@@ -102,8 +107,9 @@ static void test_oras(void **state)
 {
 	(void)state;
 	begin(OCI_TYPE_EMPTY);
-	layer("application/vnd.oci.image.layer.v1.tar", B, 3, TITLE, "dir/b c.bin", NULL); /* L33: a plain file all the same */
-	layer("application/json", A, 3, TITLE, "config.json", UNPACK, "false", NULL);	    /* L34 */
+	layer("application/vnd.oci.image.layer.v1.tar", B, 3, TITLE, "dir/b c.bin",
+	      NULL); /* L33: a plain file all the same */
+	layer("application/json", A, 3, TITLE, "config.json", UNPACK, "false", NULL); /* L34 */
 	struct layout l = planned();
 	assert_int_equal(l.n_files, 2);
 	assert_string_equal(l.files[0].path, "config.json");
@@ -122,12 +128,20 @@ static void test_modelpack_raw(void **state)
 {
 	(void)state;
 	static const char *const types[] = {
-		RAW, "application/vnd.cncf.model.weight.config.v1.raw", "application/vnd.cncf.model.doc.v1.raw",
-		"application/vnd.cncf.model.code.v1.raw", "application/vnd.cncf.model.dataset.v1.raw",
-		"application/vnd.cnai.model.weight.v1.raw", "application/vnd.cncf.model.weight.code.v1.raw",
-		"application/vnd.cncf.model.weight.v1.gguf", "application/vnd.cncf.model.weight.v1.safetensors",
-		"application/vnd.docker.ai.gguf.v3", "application/vnd.docker.ai.safetensors", "application/vnd.docker.ai.model.file",
-		"application/vnd.unknown", "",
+		RAW,
+		"application/vnd.cncf.model.weight.config.v1.raw",
+		"application/vnd.cncf.model.doc.v1.raw",
+		"application/vnd.cncf.model.code.v1.raw",
+		"application/vnd.cncf.model.dataset.v1.raw",
+		"application/vnd.cnai.model.weight.v1.raw",
+		"application/vnd.cncf.model.weight.code.v1.raw",
+		"application/vnd.cncf.model.weight.v1.gguf",
+		"application/vnd.cncf.model.weight.v1.safetensors",
+		"application/vnd.docker.ai.gguf.v3",
+		"application/vnd.docker.ai.safetensors",
+		"application/vnd.docker.ai.model.file",
+		"application/vnd.unknown",
+		"",
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(types); i++) {
@@ -172,10 +186,15 @@ static void test_layers_to_unpack(void **state)
 {
 	(void)state;
 	static const char *const types[] = {
-		"application/vnd.cncf.model.weight.v1.tar", "application/vnd.cncf.model.weight.v1.tar+gzip",
-		"application/vnd.cncf.model.weight.v1.tar+zstd", "application/vnd.cnai.model.doc.v1.tar",
-		"application/vnd.cncf.model.weight.config.v1.tar.gz", "application/vnd.docker.ai.vllm.config.tar", "application/vnd.docker.ai.dir.tar",
-		"application/vnd.kitops.modelkit.model.v1.tar+gzip", "application/vnd.kitops.modelkit.code.v1.tar",
+		"application/vnd.cncf.model.weight.v1.tar",
+		"application/vnd.cncf.model.weight.v1.tar+gzip",
+		"application/vnd.cncf.model.weight.v1.tar+zstd",
+		"application/vnd.cnai.model.doc.v1.tar",
+		"application/vnd.cncf.model.weight.config.v1.tar.gz",
+		"application/vnd.docker.ai.vllm.config.tar",
+		"application/vnd.docker.ai.dir.tar",
+		"application/vnd.kitops.modelkit.model.v1.tar+gzip",
+		"application/vnd.kitops.modelkit.code.v1.tar",
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(types); i++) {
@@ -184,7 +203,8 @@ static void test_layers_to_unpack(void **state)
 	}
 	must_unpack(OCI_TYPE_EMPTY, "application/vnd.oci.image.layer.v1.tar+gzip", UNPACK, "true");
 	begin(OCI_TYPE_EMPTY);
-	layer("application/vnd.oci.image.layer.v1.tar+gzip", A, 3, TITLE, ".", UNPACK, "true", NULL); /* L34 */
+	layer("application/vnd.oci.image.layer.v1.tar+gzip", A, 3, TITLE, ".", UNPACK, "true",
+	      NULL); /* L34 */
 	refused(CODE_UNSUPPORTED, "must be unpacked, which this version does not do");
 	begin(OCI_TYPE_EMPTY); /* ".tar" as part of a word says nothing */
 	layer("application/vnd.cncf.model.tarball.v1.raw", A, 3, PATH, "x", NULL);
@@ -197,9 +217,11 @@ static void test_container_images(void **state)
 	(void)state;
 	begin(OCI_TYPE_IMAGE_CONFIG);
 	layer("application/vnd.oci.image.layer.v1.tar+gzip", A, 3, NULL);
-	refused(CODE_UNSUPPORTED, "layer 1 (application/vnd.oci.image.layer.v1.tar+gzip) must be unpacked");
+	refused(CODE_UNSUPPORTED,
+		"layer 1 (application/vnd.oci.image.layer.v1.tar+gzip) must be unpacked");
 	begin(DOCKER_TYPE_IMAGE_CONFIG);
-	layer("application/vnd.docker.image.rootfs.diff.tar.gzip", A, 3, "olot.layer.content.name", "x", NULL);
+	layer("application/vnd.docker.image.rootfs.diff.tar.gzip", A, 3, "olot.layer.content.name",
+	      "x", NULL);
 	refused(CODE_UNSUPPORTED, "this is a container image");
 	begin(OCI_TYPE_IMAGE_CONFIG); /* oras push --config x:image-config, with names: files */
 	layer("application/vnd.oci.image.layer.v1.tar", A, 3, TITLE, "x", NULL);
@@ -215,11 +237,13 @@ static void test_models_without_names(void **state)
 	(void)state;
 	begin(DOCKER_TYPE_IMAGE_CONFIG);
 	layer("application/vnd.ollama.image.model", A, 3, NULL);
-	refused(CODE_UNSUPPORTED, "layer 1 (application/vnd.ollama.image.model): models in Ollama's layout");
+	refused(CODE_UNSUPPORTED,
+		"layer 1 (application/vnd.ollama.image.model): models in Ollama's layout");
 	begin("application/vnd.docker.ai.model.config.v0.1+json");
 	layer("application/vnd.docker.ai.license", A, 3, PATH, "LICENSE", NULL);
 	layer("application/vnd.docker.ai.gguf.v3", B, 3, NULL);
-	refused(CODE_UNSUPPORTED, "layer 2 (application/vnd.docker.ai.gguf.v3) does not say which file it is");
+	refused(CODE_UNSUPPORTED,
+		"layer 2 (application/vnd.docker.ai.gguf.v3) does not say which file it is");
 	begin(OCI_TYPE_EMPTY);
 	layer(RAW, B, 3, "org.example", "x", NULL);
 	refused(CODE_UNSUPPORTED, "does not say which file");
@@ -234,7 +258,8 @@ static void test_L37_unknown_type_without_name(void **state)
 	struct layout l = planned();
 	assert_int_equal(l.n_files, 1);
 	assert_int_equal(l.n_warnings, 1);
-	assert_string_equal(l.warnings[0], "layer 1: skipped, it has no file name (application/vnd.\\u007f/odd)");
+	assert_string_equal(l.warnings[0],
+			    "layer 1: skipped, it has no file name (application/vnd.\\u007f/odd)");
 	layout_release(&l);
 }
 
@@ -245,9 +270,11 @@ static void test_L35_L36_nothing_to_lay_out(void **state)
 	refused(CODE_UNSUPPORTED, "no layers");
 	begin(OCI_TYPE_EMPTY);
 	layer("application/vnd.dev.cosign.simplesigning.v1+json", A, 3, NULL);
-	refused(CODE_UNSUPPORTED, "none of 1 layer names a file (the first is application/vnd.dev.cosign.simplesigning.v1+json)");
+	refused(CODE_UNSUPPORTED, "none of 1 layer names a file (the first is "
+				  "application/vnd.dev.cosign.simplesigning.v1+json)");
 	begin(OCI_TYPE_EMPTY); /* C11 */
-	layer(OCI_TYPE_EMPTY, "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a", 2, NULL);
+	layer(OCI_TYPE_EMPTY,
+	      "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a", 2, NULL);
 	refused(CODE_UNSUPPORTED, "nothing to pull");
 }
 
@@ -255,7 +282,8 @@ static void test_C11_empty_descriptor(void **state)
 {
 	(void)state;
 	begin(OCI_TYPE_EMPTY);
-	layer(OCI_TYPE_EMPTY, "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a", 2, NULL);
+	layer(OCI_TYPE_EMPTY,
+	      "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a", 2, NULL);
 	layer("a/b", B, 3, TITLE, "x", NULL);
 	struct layout l = planned();
 	assert_int_equal(l.n_files, 1);
@@ -359,7 +387,8 @@ static void test_inline_data(void **state)
 {
 	(void)state;
 	begin(OCI_TYPE_EMPTY);
-	buf_adds(&text, "{\"digest\":\"" A "\",\"size\":3,\"data\":\"YWJj\",\"annotations\":{\"" TITLE "\":\"x\"}}");
+	buf_adds(&text, "{\"digest\":\"" A
+			"\",\"size\":3,\"data\":\"YWJj\",\"annotations\":{\"" TITLE "\":\"x\"}}");
 	struct layout l = planned();
 	assert_memory_equal(l.files[0].data, "abc", 3);
 	layout_release(&l);
@@ -371,15 +400,26 @@ static void test_paths_accepted(void **state)
 {
 	(void)state;
 	static const char *const t[][2] = {
-		{ "a", "a" }, { "a/b", "a/b" }, { "./a//b", "a/b" }, { ".//./a", "a" },
-		{ "my model/weights 1.bin", "my model/weights 1.bin" },			      /* L1 */
-		{ "mod\xc3\xa8le/\xe6\xa8\xa1\xe5\x9e\x8b.bin", "mod\xc3\xa8le/\xe6\xa8\xa1\xe5\x9e\x8b.bin" }, /* L2 */
-		{ "e\xcc\x81", "e\xcc\x81" },					      /* L2: bytes stay as they are */
-		{ "-x/_y/.hidden", "-x/_y/.hidden" },				      /* L3 */
-		{ "level1/level2/level3/level4/f", "level1/level2/level3/level4/f" },	      /* L5 */
-		{ "v1..2.bin", "v1..2.bin" }, { "..data/x", "..data/x" }, { "...", "..." },  /* L16 */
-		{ "a\\b", "a\\b" }, { "C:\\x", "C:\\x" }, { "a/.fetcher", "a/.fetcher" }, { ".fetcher2", ".fetcher2" },
-		{ "a/current", "a/current" }, { "current.bin", "current.bin" }, { "\xff\xfe", "\xff\xfe" },
+		{ "a", "a" },
+		{ "a/b", "a/b" },
+		{ "./a//b", "a/b" },
+		{ ".//./a", "a" },
+		{ "my model/weights 1.bin", "my model/weights 1.bin" }, /* L1 */
+		{ "mod\xc3\xa8le/\xe6\xa8\xa1\xe5\x9e\x8b.bin",
+		  "mod\xc3\xa8le/\xe6\xa8\xa1\xe5\x9e\x8b.bin" }, /* L2 */
+		{ "e\xcc\x81", "e\xcc\x81" },                     /* L2: bytes stay as they are */
+		{ "-x/_y/.hidden", "-x/_y/.hidden" },             /* L3 */
+		{ "level1/level2/level3/level4/f", "level1/level2/level3/level4/f" }, /* L5 */
+		{ "v1..2.bin", "v1..2.bin" },
+		{ "..data/x", "..data/x" },
+		{ "...", "..." }, /* L16 */
+		{ "a\\b", "a\\b" },
+		{ "C:\\x", "C:\\x" },
+		{ "a/.fetcher", "a/.fetcher" },
+		{ ".fetcher2", ".fetcher2" },
+		{ "a/current", "a/current" },
+		{ "current.bin", "current.bin" },
+		{ "\xff\xfe", "\xff\xfe" },
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(t); i++) {
@@ -409,14 +449,33 @@ static void test_L11_to_L15_paths_refused(void **state)
 {
 	(void)state;
 	static const char *const t[][2] = {
-		{ "dir/", "ends with '/'" }, { "a/dir//", "ends with '/'" }, { "dir/.", "names a directory" },
-		{ "../x", "contains \"..\"" }, { "../../x", "contains \"..\"" }, { "a/../../x", "contains \"..\"" }, { "a/..", "contains \"..\"" },
-		{ "a/../b", "contains \"..\"" }, { "./..", "contains \"..\"" },
-		{ "/etc/passwd", "absolute" }, { "//x", "absolute" }, { "/", "absolute" },
-		{ "", "empty" }, { ".", "names a directory" }, { "./", "ends with '/'" }, { "./.", "names a directory" }, { "..", "contains" },
-		{ "a\nb", "\"a\\nb\": it contains a control" }, { "\x1b[2J", "\"\\u001b[2J\"" }, { "a\x7f", "control" },
-		{ ".fetcher", "belongs to fetcher" }, { ".fetcher/ready.json", "belongs to fetcher" }, { "./.fetcher//x", "belongs to fetcher" },
-		{ ".FETCHER/x", "belongs to fetcher" }, { "current", "own link" }, { "current/x", "own link" }, { ".//current", "own link" },
+		{ "dir/", "ends with '/'" },
+		{ "a/dir//", "ends with '/'" },
+		{ "dir/.", "names a directory" },
+		{ "../x", "contains \"..\"" },
+		{ "../../x", "contains \"..\"" },
+		{ "a/../../x", "contains \"..\"" },
+		{ "a/..", "contains \"..\"" },
+		{ "a/../b", "contains \"..\"" },
+		{ "./..", "contains \"..\"" },
+		{ "/etc/passwd", "absolute" },
+		{ "//x", "absolute" },
+		{ "/", "absolute" },
+		{ "", "empty" },
+		{ ".", "names a directory" },
+		{ "./", "ends with '/'" },
+		{ "./.", "names a directory" },
+		{ "..", "contains" },
+		{ "a\nb", "\"a\\nb\": it contains a control" },
+		{ "\x1b[2J", "\"\\u001b[2J\"" },
+		{ "a\x7f", "control" },
+		{ ".fetcher", "belongs to fetcher" },
+		{ ".fetcher/ready.json", "belongs to fetcher" },
+		{ "./.fetcher//x", "belongs to fetcher" },
+		{ ".FETCHER/x", "belongs to fetcher" },
+		{ "current", "own link" },
+		{ "current/x", "own link" },
+		{ ".//current", "own link" },
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(t); i++)
@@ -468,7 +527,8 @@ static struct layout_file with_metadata(const char *key, const char *json, size_
 	layer(RAW, A, 3, PATH, "x", key, json, NULL);
 	struct layout l = planned();
 	if (l.n_warnings != warnings)
-		fail_msg("%s: %zu warnings, %s", json, l.n_warnings, l.n_warnings ? l.warnings[0] : "");
+		fail_msg("%s: %zu warnings, %s", json, l.n_warnings,
+			 l.n_warnings ? l.warnings[0] : "");
 	struct layout_file f = l.files[0];
 	f.path = NULL;
 	layout_release(&l);
@@ -482,10 +542,12 @@ static void test_L22_modes(void **state)
 		const char *json;
 		uint32_t mode;
 	} t[] = {
-		{ "{\"mode\":420}", 0644 }, { "{\"mode\":488}", 0750 }, { "{\"mode\":384}", 0600 }, { "{\"mode\":292}", 0444 },
-		{ "{\"mode\":2541}", 0755 },	     /* 04755: setuid dropped */
-		{ "{\"mode\":8389101}", 0755 },	     /* Go's own setuid bit, 1<<23 */
-		{ "{\"mode\":4294967295}", 0777 }, { "{\"mode\":0}", 0 }, { "{\"mode\":73}", 0511 }, { "{}", 0 },
+		{ "{\"mode\":420}", 0644 },        { "{\"mode\":488}", 0750 },
+		{ "{\"mode\":384}", 0600 },        { "{\"mode\":292}", 0444 },
+		{ "{\"mode\":2541}", 0755 },    /* 04755: setuid dropped */
+		{ "{\"mode\":8389101}", 0755 }, /* Go's own setuid bit, 1<<23 */
+		{ "{\"mode\":4294967295}", 0777 }, { "{\"mode\":0}", 0 },
+		{ "{\"mode\":73}", 0511 },         { "{}", 0 },
 		{ "{\"mode\":null}", 0 },
 	};
 
@@ -518,9 +580,25 @@ static void test_L23_mtimes(void **state)
 		{ "0001-01-01T00:00:00Z", false, 0, 0 },
 	};
 	static const char *const bad[] = {
-		"", "x", "2025-03-04", "2025-03-04T05:06:07", "2025-13-04T05:06:07Z", "2025-02-29T05:06:07Z", "2100-02-29T05:06:07Z", "2025-00-04T05:06:07Z",
-		"2025-03-00T05:06:07Z", "2025-03-04T24:06:07Z", "2025-03-04T05:60:07Z", "2025-03-04T05:06:61Z", "2025-03-04T05:06:07.Z", "2025-03-04T05:06:07+0800",
-		"2025-03-04T05:06:07+24:00", "2025-03-04T05:06:07Zx", "-025-03-04T05:06:07Z", "0000-01-01T00:00:00Z", "2025-03-04T05:06:07+08:00 ",
+		"",
+		"x",
+		"2025-03-04",
+		"2025-03-04T05:06:07",
+		"2025-13-04T05:06:07Z",
+		"2025-02-29T05:06:07Z",
+		"2100-02-29T05:06:07Z",
+		"2025-00-04T05:06:07Z",
+		"2025-03-00T05:06:07Z",
+		"2025-03-04T24:06:07Z",
+		"2025-03-04T05:60:07Z",
+		"2025-03-04T05:06:61Z",
+		"2025-03-04T05:06:07.Z",
+		"2025-03-04T05:06:07+0800",
+		"2025-03-04T05:06:07+24:00",
+		"2025-03-04T05:06:07Zx",
+		"-025-03-04T05:06:07Z",
+		"0000-01-01T00:00:00Z",
+		"2025-03-04T05:06:07+08:00 ",
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(t); i++) {
@@ -528,7 +606,8 @@ static void test_L23_mtimes(void **state)
 		snprintf(json, sizeof(json), "{\"mtime\":\"%s\"}", t[i].text);
 		struct layout_file f = with_metadata(META, json, 0);
 		if (f.has_mtime != t[i].set || f.mtime_sec != t[i].sec || f.mtime_nsec != t[i].nsec)
-			fail_msg("%s: %d %lld %u", t[i].text, f.has_mtime, (long long)f.mtime_sec, f.mtime_nsec);
+			fail_msg("%s: %d %lld %u", t[i].text, f.has_mtime, (long long)f.mtime_sec,
+				 f.mtime_nsec);
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
 		char json[200];
@@ -543,8 +622,18 @@ static void test_L24_malformed_metadata(void **state)
 {
 	(void)state;
 	static const char *const bad[] = {
-		"", "{", "[]", "7", "{\"mode\":\"0644\"}", "{\"mode\":-1}", "{\"mode\":4.2}", "{\"mtime\":5}", "{\"mode\":1,\"mode\":2}",
-		"{\"typeflag\":\"0\"}", "{\"typeflag\":2}", "{\"name\":\"\\u0000\"}",
+		"",
+		"{",
+		"[]",
+		"7",
+		"{\"mode\":\"0644\"}",
+		"{\"mode\":-1}",
+		"{\"mode\":4.2}",
+		"{\"mtime\":5}",
+		"{\"mode\":1,\"mode\":2}",
+		"{\"typeflag\":\"0\"}",
+		"{\"typeflag\":2}",
+		"{\"name\":\"\\u0000\"}",
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
@@ -556,7 +645,11 @@ static void test_L24_malformed_metadata(void **state)
 static void test_L25_L26_other_metadata(void **state)
 {
 	(void)state;
-	struct layout_file f = with_metadata(META, "{\"name\":\"/etc/passwd\",\"size\":99,\"uid\":0,\"gid\":0,\"typeflag\":48,\"files\":[]}", 0);
+	struct layout_file f = with_metadata(
+		META,
+		"{\"name\":\"/etc/"
+		"passwd\",\"size\":99,\"uid\":0,\"gid\":0,\"typeflag\":48,\"files\":[]}",
+		0);
 
 	assert_int_equal(f.size, 3);
 	begin(OCI_TYPE_EMPTY);
@@ -578,33 +671,82 @@ static void test_globs(void **state)
 		bool match;
 	} t[] = {
 		/* base name at any depth */
-		{ "*.json", "config.json", true }, { "*.json", "a/b/config.json", true }, { "*.json", "a.json/b", false },
-		{ "config.json", "a/config.json", true }, { "c?nfig.json", "config.json", true }, { "?", "\xc3\xa9", true }, { "??", "\xc3\xa9", false },
-		{ "*", "a/b", true }, { "**", "a/b", true }, { "", "a", false }, { "a*b*c", "aXbYbZc", true }, { "a*b*c", "aXbYbZ", false },
+		{ "*.json", "config.json", true },
+		{ "*.json", "a/b/config.json", true },
+		{ "*.json", "a.json/b", false },
+		{ "config.json", "a/config.json", true },
+		{ "c?nfig.json", "config.json", true },
+		{ "?", "\xc3\xa9", true },
+		{ "??", "\xc3\xa9", false },
+		{ "*", "a/b", true },
+		{ "**", "a/b", true },
+		{ "", "a", false },
+		{ "a*b*c", "aXbYbZc", true },
+		{ "a*b*c", "aXbYbZ", false },
 		{ "a***b", "ab", true },
 		/* with a slash: the whole path */
-		{ "a/*", "a/b", true }, { "a/*", "a/b/c", false }, { "a/*", "x/a/b", false }, { "*/b", "a/b", true }, { "*/b", "b", false },
-		{ "a/?/c", "a/b/c", true }, { "a?c/d", "a/c/d", false }, { "a*c/d", "abbc/d", true }, { "a*c/d", "a/c/d", false },
-		{ "/config.json", "config.json", true }, { "/config.json", "a/config.json", false }, { "./a/b", "a/b", true },
+		{ "a/*", "a/b", true },
+		{ "a/*", "a/b/c", false },
+		{ "a/*", "x/a/b", false },
+		{ "*/b", "a/b", true },
+		{ "*/b", "b", false },
+		{ "a/?/c", "a/b/c", true },
+		{ "a?c/d", "a/c/d", false },
+		{ "a*c/d", "abbc/d", true },
+		{ "a*c/d", "a/c/d", false },
+		{ "/config.json", "config.json", true },
+		{ "/config.json", "a/config.json", false },
+		{ "./a/b", "a/b", true },
 		/* ** crosses (L48) */
-		{ "**/*.json", "config.json", true }, { "**/*.json", "a/b/config.json", true }, { "**/*.json", "a/json", false },
-		{ "a/**/b", "a/b", true }, { "a/**/b", "a/x/y/b", true }, { "a/**/b", "a/xb", false }, { "a/**/b", "a/x/yb", false },
-		{ "a/**", "a/b/c", true }, { "a/**", "a", false }, { "a/**.bin", "a/b/c.bin", true }, { "**/x/**/y", "1/x/2/x/3/y", true },
-		{ "**/x*/y*z", "x1/q/x2/yyz", true }, { "**/a/*/c", "a/a/b/c", true }, { "**/a/*/c", "a/a/b/b/c", false },
+		{ "**/*.json", "config.json", true },
+		{ "**/*.json", "a/b/config.json", true },
+		{ "**/*.json", "a/json", false },
+		{ "a/**/b", "a/b", true },
+		{ "a/**/b", "a/x/y/b", true },
+		{ "a/**/b", "a/xb", false },
+		{ "a/**/b", "a/x/yb", false },
+		{ "a/**", "a/b/c", true },
+		{ "a/**", "a", false },
+		{ "a/**.bin", "a/b/c.bin", true },
+		{ "**/x/**/y", "1/x/2/x/3/y", true },
+		{ "**/x*/y*z", "x1/q/x2/yyz", true },
+		{ "**/a/*/c", "a/a/b/c", true },
+		{ "**/a/*/c", "a/a/b/b/c", false },
 		{ "x**y/z", "x/1/y/z", true },
 		/* below a directory */
-		{ "a/", "a/b", true }, { "a/", "x/a/b/c", true }, { "a/", "a", false }, { "/a/", "x/a/b", false }, { "x/a/", "x/a/b/c", true },
-		{ "x/a/", "y/x/a/b", false }, { "fp*/", "m/fp16/x", true }, { "/", "a", false },
+		{ "a/", "a/b", true },
+		{ "a/", "x/a/b/c", true },
+		{ "a/", "a", false },
+		{ "/a/", "x/a/b", false },
+		{ "x/a/", "x/a/b/c", true },
+		{ "x/a/", "y/x/a/b", false },
+		{ "fp*/", "m/fp16/x", true },
+		{ "/", "a", false },
 		/* classes and quotes */
-		{ "[a-c]x", "bx", true }, { "[a-c]x", "dx", false }, { "[!a-c]x", "dx", true }, { "[^a-c]x", "ax", false }, { "[]]", "]", true },
-		{ "[a-]", "-", true }, { "[\\]]", "]", true }, { "a[/]b/c", "a/b/c", false }, { "[!x]", "\xc3\xa9", true }, { "[\xc3\xa0-\xc3\xaf]", "\xc3\xa9", true },
-		{ "[abc", "[abc", true }, { "[abc", "a", false }, { "[]", "[]", true }, { "\\*", "*", true }, { "\\*", "x", false }, { "a\\", "a\\", true },
-		{ "\\[x\\]", "[x]", true }, { "we[i]ghts", "we[i]ghts", false },
+		{ "[a-c]x", "bx", true },
+		{ "[a-c]x", "dx", false },
+		{ "[!a-c]x", "dx", true },
+		{ "[^a-c]x", "ax", false },
+		{ "[]]", "]", true },
+		{ "[a-]", "-", true },
+		{ "[\\]]", "]", true },
+		{ "a[/]b/c", "a/b/c", false },
+		{ "[!x]", "\xc3\xa9", true },
+		{ "[\xc3\xa0-\xc3\xaf]", "\xc3\xa9", true },
+		{ "[abc", "[abc", true },
+		{ "[abc", "a", false },
+		{ "[]", "[]", true },
+		{ "\\*", "*", true },
+		{ "\\*", "x", false },
+		{ "a\\", "a\\", true },
+		{ "\\[x\\]", "[x]", true },
+		{ "we[i]ghts", "we[i]ghts", false },
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(t); i++)
 		if (layout_glob(t[i].pattern, t[i].path) != t[i].match)
-			fail_msg("\"%s\" against \"%s\" gave %d", t[i].pattern, t[i].path, !t[i].match);
+			fail_msg("\"%s\" against \"%s\" gave %d", t[i].pattern, t[i].path,
+				 !t[i].match);
 }
 
 /* With a naive matcher this takes longer than anybody waits. */
@@ -623,7 +765,8 @@ static void test_glob_is_not_exponential(void **state)
 	buf_release(&pattern);
 }
 
-static void filtered(const char *const *include, const char *const *exclude, const char *expected, size_t excluded)
+static void filtered(const char *const *include, const char *const *exclude, const char *expected,
+		     size_t excluded)
 {
 	struct layout_options o = { include, exclude };
 	struct layout l = { 0 };

@@ -15,8 +15,8 @@
 #define SHA256 "sha256:" HEX64
 #define SHA512 "sha512:" HEX64 HEX64
 
-static void check(const char *text, const char *registry, const char *host, const char *repo, const char *target,
-		  const char *canonical)
+static void check(const char *text, const char *registry, const char *host, const char *repo,
+		  const char *target, const char *canonical)
 {
 	struct ref r;
 	struct err e = { 0 };
@@ -56,12 +56,16 @@ static void refused(const char *text, const char *why)
 static void test_L44_plain_forms(void **state)
 {
 	(void)state;
-	check("reg.example.com/team/model:v1", "reg.example.com", "reg.example.com", "team/model", "v1",
-	      "reg.example.com/team/model:v1");
-	check("oci://reg.example.com/m", "reg.example.com", "reg.example.com", "m", "latest", "reg.example.com/m:latest");
-	check("OCI://reg.example.com:443/m:1", "reg.example.com:443", "reg.example.com:443", "m", "1", "reg.example.com:443/m:1");
-	check("reg.example.com/m@" SHA256, "reg.example.com", "reg.example.com", "m", SHA256, "reg.example.com/m@" SHA256);
-	check("REG.Example.COM/m:V1", "reg.example.com", "reg.example.com", "m", "V1", "reg.example.com/m:V1");
+	check("reg.example.com/team/model:v1", "reg.example.com", "reg.example.com", "team/model",
+	      "v1", "reg.example.com/team/model:v1");
+	check("oci://reg.example.com/m", "reg.example.com", "reg.example.com", "m", "latest",
+	      "reg.example.com/m:latest");
+	check("OCI://reg.example.com:443/m:1", "reg.example.com:443", "reg.example.com:443", "m",
+	      "1", "reg.example.com:443/m:1");
+	check("reg.example.com/m@" SHA256, "reg.example.com", "reg.example.com", "m", SHA256,
+	      "reg.example.com/m@" SHA256);
+	check("REG.Example.COM/m:V1", "reg.example.com", "reg.example.com", "m", "V1",
+	      "reg.example.com/m:V1");
 }
 
 static void test_L44_digest_wins_over_tag(void **state)
@@ -69,8 +73,8 @@ static void test_L44_digest_wins_over_tag(void **state)
 	(void)state;
 	struct ref r;
 
-	check("reg.example.com:5000/a/b:v1@" SHA256, "reg.example.com:5000", "reg.example.com:5000", "a/b", SHA256,
-	      "reg.example.com:5000/a/b:v1@" SHA256);
+	check("reg.example.com:5000/a/b:v1@" SHA256, "reg.example.com:5000", "reg.example.com:5000",
+	      "a/b", SHA256, "reg.example.com:5000/a/b:v1@" SHA256);
 	assert_int_equal(ref_parse("a.b/c:t@" SHA256, &r, NULL), 0);
 	assert_true(r.has_digest);
 	assert_string_equal(r.tag, "t");
@@ -88,8 +92,10 @@ static void test_C1_hosts(void **state)
 {
 	(void)state;
 	check("localhost/m:1", "localhost", "localhost", "m", "1", "localhost/m:1");
-	check("localhost:5000/m:1", "localhost:5000", "localhost:5000", "m", "1", "localhost:5000/m:1");
-	check("127.0.0.1:5000/m:1", "127.0.0.1:5000", "127.0.0.1:5000", "m", "1", "127.0.0.1:5000/m:1");
+	check("localhost:5000/m:1", "localhost:5000", "localhost:5000", "m", "1",
+	      "localhost:5000/m:1");
+	check("127.0.0.1:5000/m:1", "127.0.0.1:5000", "127.0.0.1:5000", "m", "1",
+	      "127.0.0.1:5000/m:1");
 	check("[::1]:5000/m:1", "[::1]:5000", "[::1]:5000", "m", "1", "[::1]:5000/m:1");
 	check("[2001:DB8::1]/m:1", "[2001:db8::1]", "[2001:db8::1]", "m", "1", "[2001:db8::1]/m:1");
 	check("reg:5000/m:1", "reg:5000", "reg:5000", "m", "1", "reg:5000/m:1");
@@ -114,7 +120,8 @@ static void test_C1_hosts(void **state)
 	refused("a./m", "empty label");
 	refused("a_b.c/m", "may only contain");
 	refused("user:pw@reg.example.com/m", "user info");
-	refused("a123456789012345678901234567890123456789012345678901234567890123.b/m", "63 characters");
+	refused("a123456789012345678901234567890123456789012345678901234567890123.b/m",
+		"63 characters");
 }
 
 static void test_C1_long_hosts(void **state)
@@ -142,10 +149,14 @@ static void test_C2_digests(void **state)
 	refused("a.b/c@" SHA256 "@" SHA256, "second '@'");
 	refused("a.b/c:tag:" SHA256, "separated with '@'");
 	refused("a.b/c @" SHA256, "a space");
-	refused("a.b/c@sha256:0123456789abcdef", "\"sha256:0123456789abcdef\" is not 64 lower-case");
-	refused("a.b/c@sha256:" "123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", "not 64 lower-case");
+	refused("a.b/c@sha256:0123456789abcdef",
+		"\"sha256:0123456789abcdef\" is not 64 lower-case");
+	refused("a.b/c@sha256:"
+		"123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+		"not 64 lower-case");
 	refused("a.b/c@sha256:" HEX64 "0", "not 64 lower-case");
-	refused("a.b/c@sha256:0123456789ABCDEF0123456789abcdef0123456789abcdef0123456789abcdef", "not 64 lower-case");
+	refused("a.b/c@sha256:0123456789ABCDEF0123456789abcdef0123456789abcdef0123456789abcdef",
+		"not 64 lower-case");
 	refused("a.b/c@sha512:" HEX64, "not 128 lower-case");
 	refused("a.b/c@sha256:../../x", "\"sha256:../../x\"");
 	refused("a.b/c@md5:d41d8cd98f00b204e9800998ecf8427e", "algorithm that is not supported");
@@ -159,7 +170,8 @@ static void test_C3_repositories(void **state)
 {
 	(void)state;
 	check("a.b/x", "a.b", "a.b", "x", "latest", "a.b/x:latest");
-	check("a.b/a__b/c.d/e---f/0_1:1", "a.b", "a.b", "a__b/c.d/e---f/0_1", "1", "a.b/a__b/c.d/e---f/0_1:1");
+	check("a.b/a__b/c.d/e---f/0_1:1", "a.b", "a.b", "a__b/c.d/e---f/0_1", "1",
+	      "a.b/a__b/c.d/e---f/0_1:1");
 	refused("a.b/-x", "begins or ends with");
 	refused("a.b/x-", "begins or ends with");
 	refused("a.b/_x", "begins or ends with");
@@ -221,7 +233,8 @@ static void test_C4_no_default_registry(void **state)
 	refused("model:v1", "has no '/'");
 	refused("model", "has no '/'");
 	refused("team/model:v1", "\"team\" is not a registry host");
-	refused("MYHOST/model:v1", "\"MYHOST\" is not a registry host"); /* no dot, no port: our one rule */
+	refused("MYHOST/model:v1",
+		"\"MYHOST\" is not a registry host"); /* no dot, no port: our one rule */
 	refused("/repo:tag", "registry is missing");
 	refused("a.b/", "no repository after \"a.b/\"");
 	refused("a.b/:tag", "no repository");
@@ -242,10 +255,14 @@ static void test_schemes(void **state)
 static void test_docker_hub(void **state)
 {
 	(void)state;
-	check("docker.io/ubuntu", "docker.io", "registry-1.docker.io", "library/ubuntu", "latest", "docker.io/library/ubuntu:latest");
-	check("docker.io/ai/llama:8b", "docker.io", "registry-1.docker.io", "ai/llama", "8b", "docker.io/ai/llama:8b");
-	check("index.docker.io/x:1", "docker.io", "registry-1.docker.io", "library/x", "1", "docker.io/library/x:1");
-	check("registry-1.docker.io/x:1", "registry-1.docker.io", "registry-1.docker.io", "x", "1", "registry-1.docker.io/x:1");
+	check("docker.io/ubuntu", "docker.io", "registry-1.docker.io", "library/ubuntu", "latest",
+	      "docker.io/library/ubuntu:latest");
+	check("docker.io/ai/llama:8b", "docker.io", "registry-1.docker.io", "ai/llama", "8b",
+	      "docker.io/ai/llama:8b");
+	check("index.docker.io/x:1", "docker.io", "registry-1.docker.io", "library/x", "1",
+	      "docker.io/library/x:1");
+	check("registry-1.docker.io/x:1", "registry-1.docker.io", "registry-1.docker.io", "x", "1",
+	      "registry-1.docker.io/x:1");
 }
 
 static void test_messages_are_clean(void **state)
