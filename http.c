@@ -523,6 +523,8 @@ static int get_once(struct get *g, struct http_response *ret, struct err *e)
 	if (!home)
 		q.headers = NULL;
 	int failed = http_fetch(g->h, &q, ret, e);
+	if (!failed && g->a && ret->with_credentials && ret->status != 401 && g->a->accepted)
+		g->a->accepted(g->a->ctx, g->generation);
 	if (value.data)
 		explicit_bzero(value.data, value.len);
 	return failed;

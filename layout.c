@@ -188,7 +188,7 @@ static enum kind kind_of(const struct oci_manifest *m, const struct layer *l, bo
 	if (is_model_type(type) && says_tar(type))
 		return KIND_UNPACK;
 	if (l->name)
-		return KIND_FILE; /* also `oras push FILE`, which types plain files as image layers */
+		return KIND_FILE; /* also plain files of oras, typed as image layers */
 	if (is_model_type(type))
 		return KIND_NAMELESS;
 	if (strcmp(type, OCI_TYPE_EMPTY) == 0)

@@ -13,7 +13,7 @@ struct layout_file {
 	char *path;		/* relative, clean, safe (layout_check_path); owned */
 	struct digest digest;
 	uint64_t size;
-	uint32_t mode;		/* permission bits, 0 = default (0644); setuid/setgid/sticky dropped, the owner can always read */
+	uint32_t mode;		/* 0 = default (0644); only 0777, and the owner can always read */
 	bool has_mtime;
 	int64_t mtime_sec;
 	uint32_t mtime_nsec;
@@ -37,16 +37,16 @@ struct layout_options {
 
 void layout_release(struct layout *l);
 /*
- * Errors: path escapes, collides, absolute, reserved (layout_check_path) CODE_UNSAFE; these are
- * checked before the globs, so that nothing unsafe hides behind a filter; a layer that must be
- * unpacked (tar types of ModelPack, unpack annotation, container images, KitOps, docker.ai tar):
- * CODE_UNSUPPORTED naming layer number and media type; nothing to lay out, or the globs match
- * nothing: CODE_UNSUPPORTED; one path twice with different content: CODE_UNSAFE. One path twice
- * with the same digest: kept once. A path that is a directory of another: CODE_UNSAFE. One digest
- * with two sizes, or size 0 with another digest than that of no bytes (or the reverse):
- * CODE_INTEGRITY. A layer without a name: the empty descriptor is skipped silently, an unknown type
- * with a warning, a known type of a model producer fails (CODE_UNSUPPORTED), because success
- * without the weights would be a lie.
+ * CODE_UNSAFE: a path that escapes, is absolute or reserved (layout_check_path); one path twice
+ *   with different content (with the same digest it is kept once); a path that is a directory of
+ *   another. Checked before the globs, so that nothing unsafe hides behind a filter.
+ * CODE_UNSUPPORTED: a layer that must be unpacked (tar types of ModelPack, KitOps and docker.ai,
+ *   the unpack annotation, container images), named with number and media type; nothing to lay out;
+ *   the globs match nothing.
+ * CODE_INTEGRITY: one digest with two sizes; size 0 with another digest than that of no bytes, or
+ *   the reverse.
+ * A layer without a name: the empty descriptor is skipped silently, an unknown type with a warning;
+ * a model producer's own type is CODE_UNSUPPORTED: success without the weights would be a lie.
  */
 int layout_plan(const struct oci_manifest *m, const struct layout_options *o, struct layout *ret,
 		struct err *e);

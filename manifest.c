@@ -24,8 +24,6 @@
 #define MACHINE "unknown"
 #endif
 
-#define DOC "manifest"
-
 /* --- release --- */
 
 static void annotations_free(struct oci_annotation *a, size_t n)
@@ -116,7 +114,7 @@ static bool find_type(struct str s, size_t *ret)
 
 static int wrong(struct err *e, const char *where, const char *what)
 {
-	return err_set(e, CODE_INTEGRITY, DOC ": %s: %s", where, what);
+	return err_set(e, CODE_INTEGRITY, "manifest: %s: %s", where, what);
 }
 
 /* *ret is NULL when the key is absent; on failure untouched. */
@@ -125,7 +123,8 @@ static int get_text(yyjson_val *obj, const char *key, const char *where, char **
 	struct str s;
 
 	if (json_str(obj, key, &s) < 0)
-		return err_set(e, CODE_INTEGRITY, DOC ": %s: \"%s\" is not a string", where, key);
+		return err_set(e, CODE_INTEGRITY, "manifest: %s: \"%s\" is not a string", where,
+			       key);
 	if (json_strdup(obj, key, ret))
 		return err_oom(e);
 	return 0;
@@ -215,14 +214,14 @@ static int get_digest(yyjson_val *obj, const char *where, bool foreign_ok, struc
 		return 0;
 	json_show(s, shown, sizeof(shown));
 	if (!is_foreign_digest(s))
-		return err_set(e, CODE_INTEGRITY, DOC ": %s: malformed digest \"%s\"", where,
+		return err_set(e, CODE_INTEGRITY, "manifest: %s: malformed digest \"%s\"", where,
 			       shown);
 	if (foreign_ok)
 		return 0;
-	return err_set(
-		e, CODE_UNSUPPORTED,
-		DOC ": %s: the algorithm of digest \"%s\" is not supported; sha256 and sha512 are",
-		where, shown);
+	return err_set(e, CODE_UNSUPPORTED,
+		       "manifest: %s: the algorithm of digest \"%s\" is not supported; sha256 and "
+		       "sha512 are",
+		       where, shown);
 }
 
 static int get_size(yyjson_val *obj, const char *where, uint64_t *ret, struct err *e)
@@ -235,7 +234,8 @@ static int get_size(yyjson_val *obj, const char *where, uint64_t *ret, struct er
 		return wrong(e, where, "no size");
 	if (*ret > LIMIT_BLOB)
 		return err_set(e, CODE_INTEGRITY,
-			       DOC ": %s: size %" PRIu64 " is beyond any real blob", where, *ret);
+			       "manifest: %s: size %" PRIu64 " is beyond any real blob", where,
+			       *ret);
 	return 0;
 }
 
@@ -306,7 +306,7 @@ static int get_list(yyjson_val *arr, const char *what, size_t max_entries, struc
 	char where[48];
 
 	if (n > max_entries)
-		return err_set(e, CODE_INTEGRITY, DOC ": more than %zu %ss", max_entries, what);
+		return err_set(e, CODE_INTEGRITY, "manifest: more than %zu %ss", max_entries, what);
 	if (n == 0)
 		return 0;
 	m->layers = calloc(n, sizeof(*m->layers));
@@ -319,7 +319,7 @@ static int get_list(yyjson_val *arr, const char *what, size_t max_entries, struc
 			return -1;
 		if (!u64_add(sum, m->layers[i].size, &sum) || sum > LIMIT_TOTAL)
 			return err_set(e, CODE_INTEGRITY,
-				       DOC ": the sizes add up to more than any real artifact");
+				       "manifest: the sizes add up to more than any real artifact");
 	}
 	return 0;
 }
@@ -333,11 +333,10 @@ static int check_schema_version(yyjson_val *root, struct err *e)
 	if (json_u64(root, "schemaVersion", &version) < 0)
 		return wrong(e, "top level", "\"schemaVersion\" is not a number");
 	if (version == 1)
-		return err_set(
-			e, CODE_UNSUPPORTED,
-			DOC
-			": Docker schema 1 is not supported (its registry is very old, or it was "
-			"asked for a wrong type); push the artifact again with a current tool");
+		return err_set(e, CODE_UNSUPPORTED,
+			       "manifest: Docker schema 1 is not supported (its registry is very "
+			       "old, or it was asked for a wrong type); push the artifact again "
+			       "with a current tool");
 	if (version != 2)
 		return wrong(e, "top level", "\"schemaVersion\" is not 2");
 	return 0;
@@ -363,11 +362,12 @@ static int claimed_type(yyjson_val *root, const char *content_type, int *ret, st
 	}
 	if (!find_type(without_parameters(field), &by_field))
 		return err_set(e, CODE_UNSUPPORTED,
-			       DOC ": media type \"%s\" is not supported; OCI and Docker schema 2 "
-				   "manifests and indexes are",
+			       "manifest: media type \"%s\" is not supported; OCI and Docker "
+			       "schema 2 manifests and indexes are",
 			       json_show(field, shown, sizeof(shown)));
 	if (has_header && by_header != by_field)
-		return err_set(e, CODE_INTEGRITY, DOC ": it says it is %s, but was announced as %s",
+		return err_set(e, CODE_INTEGRITY,
+			       "manifest: it says it is %s, but was announced as %s",
 			       known_types[by_field].name, known_types[by_header].name);
 	*ret = (int)by_field;
 	return 0;
@@ -397,7 +397,7 @@ static int decide_kind(yyjson_val *root, const char *content_type, struct parts 
 	if (claimed_type(root, content_type, &type, e))
 		return -1;
 	if (json_arr(root, "fsLayers", &v) != 0 && !p->layers && !p->config)
-		return err_set(e, CODE_UNSUPPORTED, DOC ": Docker schema 1 is not supported");
+		return err_set(e, CODE_UNSUPPORTED, "manifest: Docker schema 1 is not supported");
 	bool is_manifest = p->layers || p->config;
 	if (!is_manifest && !p->manifests && type < 0)
 		return wrong(e, "top level",
@@ -406,7 +406,7 @@ static int decide_kind(yyjson_val *root, const char *content_type, struct parts 
 		is_manifest || p->manifests ? p->manifests != NULL : known_types[type].is_index;
 	if (type >= 0 && known_types[type].is_index != m->is_index)
 		return err_set(e, CODE_INTEGRITY,
-			       DOC ": it says it is %s, but its content is that of %s",
+			       "manifest: it says it is %s, but its content is that of %s",
 			       known_types[type].name, m->is_index ? "an index" : "a manifest");
 	const char *name = type >= 0     ? known_types[type].name
 			   : m->is_index ? OCI_TYPE_INDEX
@@ -447,13 +447,13 @@ int oci_manifest_parse(const char *json, size_t len, const char *content_type,
 	struct oci_manifest m = { 0 };
 
 	if (len > LIMIT_MANIFEST)
-		return err_set(e, CODE_INTEGRITY, DOC ": larger than %d MiB",
+		return err_set(e, CODE_INTEGRITY, "manifest: larger than %d MiB",
 			       (int)(LIMIT_MANIFEST / MIB));
 	if (str_caseeq(without_parameters(str_of(content_type)), "text/html"))
 		return err_set(e, CODE_INTEGRITY,
-			       DOC ": the answer is a web page; is this host a registry, or is a "
-				   "proxy in the way?");
-	if (json_parse(json, len, DOC, &doc, e))
+			       "manifest: the answer is a web page; is this host a registry, or is "
+			       "a proxy in the way?");
+	if (json_parse(json, len, "manifest", &doc, e))
 		return -1;
 	int r = parse_root(doc.root, content_type, &m, e);
 	json_release(&doc);

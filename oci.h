@@ -25,12 +25,14 @@ struct oci_platform {
 struct oci_descriptor {
 	char *media_type;		/* never NULL; parameters stripped; "" when absent */
 	char *artifact_type;		/* or NULL */
-	struct digest digest;		/* DIGEST_NONE in a config or an index entry whose algorithm is unknown; never in a layer */
+	/* DIGEST_NONE in a config or an index entry whose algorithm is unknown; never in a layer */
+	struct digest digest;
 	uint64_t size;
 	struct oci_annotation *annotations;
 	size_t n_annotations;
 	char *name;			/* Ollama's non-standard key, or NULL */
-	uint8_t *data;			/* inline content, already verified against size and digest; NULL = none or mismatch */
+	/* inline content, already verified against size and digest; NULL = none or mismatch */
+	uint8_t *data;
 	struct oci_platform *platform;	/* or NULL; index entries only */
 };
 
@@ -40,10 +42,11 @@ struct oci_descriptor {
  */
 struct oci_manifest {
 	bool is_index;
-	char *media_type;		/* the field, else the known Content-Type, else the OCI type of the structure */
+	/* the field, else the known Content-Type, else the OCI type of the structure */
+	char *media_type;
 	char *artifact_type;		/* "" when absent */
-	struct oci_descriptor config;		/* manifests; media_type "" when there is none */
-	struct oci_descriptor *layers;		/* layers of a manifest, or entries of an index */
+	struct oci_descriptor config;	/* manifests; media_type "" when there is none */
+	struct oci_descriptor *layers;	/* layers of a manifest, or entries of an index */
 	size_t n_layers;
 	struct oci_annotation *annotations;
 	size_t n_annotations;
@@ -58,7 +61,8 @@ struct oci_manifest {
 #define DOCKER_TYPE_IMAGE_CONFIG "application/vnd.docker.container.image.v1+json"
 
 void oci_manifest_release(struct oci_manifest *m);
-const char *oci_annotation(const struct oci_annotation *a, size_t n, const char *key);	/* NULL = absent */
+/* NULL = absent */
+const char *oci_annotation(const struct oci_annotation *a, size_t n, const char *key);
 /*
  * Pure. content_type: the Content-Type header (parameters allowed) or NULL. A mediaType field that
  * contradicts the structure or a known Content-Type is refused (CODE_INTEGRITY); schema 1 and
@@ -103,11 +107,12 @@ char *oci_blob_url(const struct oci_repo *r, const struct digest *d);
 
 /* What a reference names, resolved to one manifest. */
 struct oci_resolved {
-	struct digest digest;		/* of the document the reference names (index or manifest): what `resolve` prints */
+	/* of the document the reference names (index or manifest): what `resolve` prints */
+	struct digest digest;
 	char *media_type;		/* of that document */
 	struct buf raw;			/* its bytes */
-	struct digest manifest_digest;	/* of the manifest chosen (equals digest without an index) */
-	struct buf manifest_raw;	/* its bytes (empty when equal to raw, i.e. without an index) */
+	struct digest manifest_digest;	/* of the manifest chosen; digest without an index */
+	struct buf manifest_raw;	/* its bytes; empty without an index */
 	struct oci_manifest manifest;	/* parsed, never an index */
 	bool is_index;
 	size_t manifest_bytes;		/* bytes of all documents received, for statistics */
@@ -131,8 +136,9 @@ int oci_resolve(struct oci_repo *r, const struct digest *known, const struct oci
  * "ask the registry": another platform than last time, an index in an index (its middle is not
  * kept), damage on the volume.
  */
-int oci_resolve_cached(const struct digest *digest, const char *media_type, const void *raw, size_t raw_len,
-		       const void *manifest_raw, size_t manifest_raw_len,
-		       const struct oci_platform *platform, struct oci_resolved *ret, struct err *e);
+int oci_resolve_cached(const struct digest *digest, const char *media_type, const void *raw,
+		       size_t raw_len, const void *manifest_raw, size_t manifest_raw_len,
+		       const struct oci_platform *platform, struct oci_resolved *ret,
+		       struct err *e);
 
 #endif

@@ -203,7 +203,7 @@ const struct command_info command_table[CMD_COUNT] = {
 		"object for the artifact, its files in an array.",
 		EXAMPLES("fetcher ls registry.example.com/models/llama:8b", "a table",
 			 "fetcher ls --output json --exclude '*.bin' "
-			 "registry.example.com/models/llama:8b", "for scripts"),
+			 "registry.example.com/llama:8b", "for scripts"),
 	},
 	[CMD_GC] = {
 		"gc", "DEST", "drop old versions and partial files",

@@ -19,7 +19,7 @@
 #define REF_TAG_MAX 128
 
 struct ref {
-	char registry[REF_HOST_MAX];	/* as written: host[:port], lower case, IPv6 in brackets; "docker.io" stays */
+	char registry[REF_HOST_MAX];	/* host[:port] as written, lower case; "docker.io" stays */
 	char host[REF_HOST_MAX];	/* for URLs: registry, or registry-1.docker.io */
 	char repo[REF_REPO_MAX];
 	char tag[REF_TAG_MAX + 1];	/* "" when only a digest was given */

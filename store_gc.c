@@ -109,7 +109,8 @@ static int gc_versions(struct gc *gc, unsigned keep, struct err *e)
 {
 	char tmp[SYS_TEMP_NAME];
 
-	qsort(gc->v, gc->n, sizeof(*gc->v), newest_first);
+	if (gc->n)
+		qsort(gc->v, gc->n, sizeof(*gc->v), newest_first);
 	for (size_t i = 0; i < gc->n; i++) {
 		const char *name = gc->v[i].name;
 

@@ -22,6 +22,7 @@
 #define KEEP_MS 200
 #define MAX_BAD_ANSWERS 3
 #define MAX_RESOLVES 4
+#define MAX_REFUSALS 64	/* 401s of one blob without a good answer; all its connections may see one expiry */
 #define FDS_RESERVED 24
 
 /* --- small things --- */
@@ -390,7 +391,7 @@ bool transfer_headers_ok(struct transfer *t, struct part *p)
 	} else {
 		ok = p->ranged ? take_whole(t, p) : true;
 	}
-	it->hops = it->resolves = 0;
+	it->hops = it->resolves = it->refusals = 0;
 	pthread_mutex_unlock(&t->lock);
 	p->result = ok ? RESULT_NONE : RESULT_CANCELLED;
 	if (p->status == 206)
@@ -461,7 +462,12 @@ static enum next_step after_status(struct transfer *t, struct part *p, struct er
 	if (s == 401 && p->at_origin) {
 		const struct http_authority *a = it->in->authority;
 		p->resp.with_credentials = p->with_credentials;
-		return a->challenged(a->ctx, &p->resp, p->generation, e) ? NEXT_FAIL : NEXT_AGAIN;
+		pthread_mutex_lock(&t->lock);
+		bool again = ++it->refusals <= MAX_REFUSALS;
+		pthread_mutex_unlock(&t->lock);
+		if (!again || a->challenged(a->ctx, &p->resp, p->generation, e))
+			return NEXT_FAIL;
+		return NEXT_AGAIN;
 	}
 	if (http_status_retryable(s))
 		return after_overload(t, p, e);
@@ -585,6 +591,14 @@ static void schedule_retry(struct transfer *t, struct item *it, const struct err
 		t->o->warn(t->o->arg, line);
 }
 
+static void tell_accepted(const struct part *p)
+{
+	const struct http_authority *a = p->it->in->authority;
+
+	if (p->at_origin && p->with_credentials && p->status && p->status != 401 && a->accepted)
+		a->accepted(a->ctx, p->generation);
+}
+
 void transfer_part_ended(struct transfer *t, struct part *p, CURLcode rc)
 {
 	struct item *it = p->it;
@@ -594,6 +608,7 @@ void transfer_part_ended(struct transfer *t, struct part *p, CURLcode rc)
 	bool progressed = atomic_load(&p->pos) > p->start;
 	bool complete = body && atomic_load(&p->pos) >= atomic_load(&p->end);
 
+	tell_accepted(p);
 	if (!complete && !atomic_load(&t->over) && !atomic_load(&p->cancel))
 		next = judge(t, p, rc, &e);
 	else if (p->result == RESULT_LOCAL && !e.code)

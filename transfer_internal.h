@@ -40,7 +40,7 @@ struct item {
 	struct spans taken;	/* on disk, or promised to a part */
 	unsigned n_parts;
 	char *target;		/* where the redirect led; NULL = ask the origin */
-	unsigned hops, resolves; /* since the last good byte */
+	unsigned hops, resolves, refusals; /* redirects, new targets, 401s since the last good answer */
 	unsigned attempt;	/* failures since the last good byte */
 	unsigned bad_answers;	/* wrong ranges and lengths, whole run */
 	bool no_range;		/* Range requests confuse this server */

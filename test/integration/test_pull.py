@@ -113,11 +113,12 @@ def _fill(registry, repo, blobs):
 def test_three_gib_sparse_file(registry, wire, fetcher, dest):
     """Offsets beyond 2^31; memory does not grow with the file. [L32]"""
     body = Content(77, (3 << 30) + 12345, sparse=True)
+    body.write_to(registry.dir / "sparse")
     name = body.sha256
     base = registry.data / "docker/registry/v2"
     folder = base / "blobs/sha256" / name[:2] / name
     folder.mkdir(parents=True)
-    body.write_to(folder / "data")
+    (registry.dir / "sparse").rename(folder / "data")
     link = base / "repositories/pull/sparse/_layers/sha256" / name
     link.mkdir(parents=True)
     (link / "link").write_text("sha256:" + name)
@@ -586,9 +587,9 @@ def test_unsafe_names_are_refused(faults, wire, fetcher, dest, name):
     """Before a byte moves. [L12-L17] [C36] [K37]"""
     art = faults.artifact({"good": b"x", "bad": b"y"}, annotate=lambda t: {
         oci.TITLE: name if t == "bad" else t})
-    r = fetcher.pull(art.ref, dest).exits(24)
-    words = last_words(r)
-    assert "\x1b" not in r.err and "\0" not in words
+    # A NUL cannot even be in a string of the manifest: that is refused as such (22).
+    r = fetcher.pull(art.ref, dest).exits(22 if "\0" in name else 24)
+    assert "\x1b" not in r.err and "\0" not in last_words(r)
     assert faults.gets("blob") == []
     nothing_published(dest)
     assert not (dest.parent / "a").exists() and not (dest.parent / "b").exists()
