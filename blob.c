@@ -382,9 +382,10 @@ static bool book(struct blob *b, const struct span *s, struct err *e, int *faile
 	return true;
 }
 
-int blob_write(struct blob *b, uint64_t off, const void *p, size_t n, struct err *e)
+int blob_write(struct blob *b, uint64_t off, const void *p, size_t n, uint64_t *ret_new,
+	       struct err *e)
 {
-	uint64_t end;
+	uint64_t end, fresh = 0;
 	struct span s;
 	int failed = 0;
 
@@ -398,6 +399,7 @@ int blob_write(struct blob *b, uint64_t off, const void *p, size_t n, struct err
 					   b->name);
 			break;
 		}
+		fresh += s.end - s.start;
 		pthread_mutex_lock(&b->lock);
 		bool hash = book(b, &s, e, &failed);
 		uint64_t frontier = b->frontier;
@@ -409,6 +411,8 @@ int blob_write(struct blob *b, uint64_t off, const void *p, size_t n, struct err
 		advance(b, s.end - frontier);
 		pthread_mutex_unlock(&b->lock);
 	}
+	if (!failed)
+		*ret_new = fresh;
 	return failed;
 }
 

@@ -33,9 +33,11 @@ uint64_t blob_frontier(struct blob *b);		/* bytes hashed */
 /* First gap at or after from. */
 bool blob_gap(struct blob *b, uint64_t from, struct span *ret);
 /*
- * Bytes of the blob at off: those not yet on disk are written, and hashed if they are next and nobody else hashes. Never beyond size.
+ * Bytes of the blob at off: those not yet on disk are written, and hashed if they are next and nobody
+ * else hashes. Never beyond size. *ret_new: how many were not there before.
  */
-int blob_write(struct blob *b, uint64_t off, const void *p, size_t n, struct err *e);
+int blob_write(struct blob *b, uint64_t off, const void *p, size_t n, uint64_t *ret_new,
+	       struct err *e);
 /* Bytes on disk beyond the frontier that could be hashed now (contiguous). */
 uint64_t blob_backlog(struct blob *b);
 /* Hashes up to max bytes from the page cache into scratch (n bytes). 1 = did something, 0 = nothing to do or another thread is at it, -1 error. */

@@ -561,7 +561,5 @@ int command_run(const struct config *cfg, const atomic_int *stop, struct err *e)
 		[CMD_HELP] = run_help,
 	};
 
-	if (cfg->insecure)
-		log_line(LOG_WARN, "TLS certificates are not verified (--insecure)", NULL);
 	return commands[cfg->command](cfg, stop, e);
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * What the tables of options.h look like to people: help texts, man page, README's tables. Pure.
- * Row 1; calls buf, config, options. Nothing here fails but through b->failed.
+ * Row 1; calls buf; peers: config, options. Nothing here fails but through b->failed.
  */
 #ifndef FETCHER_HELP_H
 #define FETCHER_HELP_H

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Bounded JSON reading over yyjson, and writing. Row 0; calls buf, log.
+ * Bounded JSON reading over yyjson, and writing. Row 0; peers: buf, log.
  *
  * json_parse refuses: invalid UTF-8, NUL in strings, duplicate keys of one object, depth over
  * LIMIT_JSON_DEPTH, trailing garbage. Numbers are exact: json_u64 refuses fractions, exponents and

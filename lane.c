@@ -144,11 +144,14 @@ static size_t on_body(char *s, size_t size, size_t nmemb, void *arg)
 	}
 	uint64_t pos = atomic_load(&p->pos), end = atomic_load(&p->end);
 	size_t take = pos < end ? (size_t)MIN((uint64_t)n, end - pos) : 0;
-	atomic_fetch_add_explicit(&t->stats->done, take, memory_order_relaxed);
-	if (take && blob_write(p->it->blob, pos, s, take, &p->err)) {
+	uint64_t fresh = 0;
+	if (take && blob_write(p->it->blob, pos, s, take, &fresh, &p->err)) {
 		p->result = RESULT_LOCAL;
 		return 0;
 	}
+	/* bytes that came twice are no progress: a server may send the same first ones for ever */
+	p->progressed = p->progressed || fresh;
+	atomic_fetch_add_explicit(&t->stats->done, fresh, memory_order_relaxed);
 	atomic_store(&p->pos, pos + take);
 	/* more than `end` is right only when another part took the tail over */
 	return take == n ? n : 0;
@@ -200,6 +203,7 @@ static int part_prepare(struct part *p, struct err *e)
 	forget_response(p);
 	p->errbuf[0] = '\0';
 	p->result = RESULT_NONE;
+	p->progressed = false;
 	p->state = PART_SENT;
 	if (add_header(p, "Accept-Encoding: identity"))
 		return err_oom(e);
@@ -350,10 +354,8 @@ static void *lane_main(void *arg)
 	return NULL;
 }
 
-int lane_start(struct lane *l, struct transfer *t, unsigned index, size_t room, struct err *e)
+int lane_init(struct lane *l, struct transfer *t, unsigned index, size_t room, struct err *e)
 {
-	pthread_attr_t attr;
-
 	l->t = t;
 	l->index = index;
 	l->n_parts = room;
@@ -365,6 +367,13 @@ int lane_start(struct lane *l, struct transfer *t, unsigned index, size_t room, 
 	for (size_t i = 0; i < room; i++)
 		l->parts[i].lane = l;
 	curl_multi_setopt(l->m, CURLMOPT_MAXCONNECTS, (long)room + 2);
+	return 0;
+}
+
+int lane_start(struct lane *l, struct err *e)
+{
+	pthread_attr_t attr;
+
 	pthread_attr_init(&attr);
 	/* musl's default of 128 KiB is little for a TLS handshake */
 	pthread_attr_setstacksize(&attr, LANE_STACK);
@@ -380,6 +389,11 @@ void lane_join(struct lane *l)
 {
 	if (l->running)
 		pthread_join(l->thread, NULL);
+	l->running = false;
+}
+
+void lane_release(struct lane *l)
+{
 	for (size_t i = 0; l->parts && i < l->n_parts; i++) {
 		struct part *p = &l->parts[i];
 		http_response_release(&p->resp);

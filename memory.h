@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Whether written pages may stay in the page cache (design D5.8). Row 0.
+ * Whether written pages may stay in the page cache (design D5.8). Row 0; calls buf, sys.
  */
 #ifndef FETCHER_MEMORY_H
 #define FETCHER_MEMORY_H

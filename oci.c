@@ -235,8 +235,9 @@ static int fetch_top(struct oci_repo *r, const struct digest *known, struct docu
 		return fetch_by_tag(r, ret, e);
 	if (fetch_by_digest(r, known, ret, &why) == 0)
 		return 0;
-	if (why.code == CODE_NOT_FOUND) /* HEAD had said something that is not there */
-		return fetch_by_tag(r, ret, e);
+	if (why.code == CODE_NOT_FOUND)
+		err_wrap(&why, "the registry announced a manifest for tag %s that it does not have",
+			 r->ref.tag);
 	if (e)
 		*e = why;
 	return -1;

@@ -125,8 +125,7 @@ void oci_resolved_release(struct oci_resolved *r);
 int oci_resolve_digest(struct oci_repo *r, struct digest *ret, struct err *e);
 /*
  * GETs down to one manifest. known: digest from oci_resolve_digest, or NULL = the reference itself.
- * With known a registry that cannot serve that digest (404) is asked for the tag: ret->digest is
- * what was really received.
+ * With known (or a digest in the reference) ret->digest is that digest, or the call fails.
  */
 int oci_resolve(struct oci_repo *r, const struct digest *known, const struct oci_platform *platform,
 		struct oci_resolved *ret, struct err *e);

@@ -61,8 +61,9 @@ const struct option_info option_table[] = {
 
 	{ .name = "registry-config", .type = OPT_LIST, .commands = REMOTE, .group = "Registry", .arg = "FILE",
 	  FIELD(registry_config),
-	  .help = "docker config.json with credentials; may be given several times; default "
-		"$DOCKER_CONFIG, $REGISTRY_AUTH_FILE, ~/.docker/config.json" },
+	  .help = "docker config.json with credentials, or a directory with one such as a mounted "
+		"Secret; may be given several times; default $DOCKER_CONFIG (else ~/.docker), then "
+		"$REGISTRY_AUTH_FILE" },
 	{ .name = "username", .type = OPT_STRING, .commands = REMOTE, .group = "Registry", .arg = "NAME",
 	  FIELD(username), .help = "user name, together with --password-file; wins over config "
 		"files" },

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * What a pull shows while it runs: a bar on a terminal, a log line every 10 s elsewhere.
- * Row 0; calls buf, log, sys, units.
+ * Row 0; peers: buf, log, sys, units.
  *
  * One bar per process. progress_init, progress_update and progress_end belong to one thread;
  * progress_file_done may be called by any thread in between.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * One pull: resolve, plan, transfer, verify, publish (design D3, D5). Row 3; calls everything below.
+ * One pull: resolve, plan, transfer, verify, publish. Row 3; calls everything below.
  * One of the three files that may write log lines: progress, warnings and the final "pulled"
  * line come from here. The failure itself is only returned; the caller logs it (log_fatal).
  */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * References: [oci://]HOST[:PORT]/REPO[:TAG][@DIGEST]. Pure. Row 1; calls verify.
+ * References: [oci://]HOST[:PORT]/REPO[:TAG][@DIGEST]. Pure. Row 1; peer: verify.
  *
  * Grammar: OCI distribution spec "Pulling manifests" (repository, tag) and distribution's reference
  * grammar for the host. A digest always wins over the tag. There is no default registry: the first

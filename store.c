@@ -133,7 +133,7 @@ int store_subdir(const struct store *s, const char *name, mode_t make)
 
 int store_hash_fd(int fd, enum digest_alg alg, uint64_t size, struct digest *ret)
 {
-	_cleanup_free_ char *chunk = malloc(HASH_CHUNK);
+	_cleanup_free_ char *chunk = malloc((size_t)MIN(size + 1, (uint64_t)HASH_CHUNK));
 	struct hasher h;
 
 	if (!chunk)

@@ -318,15 +318,15 @@ ssize_t sys_pread_full(int fd, void *p, size_t n, uint64_t off)
 	return (ssize_t)done;
 }
 
-static int read_to_end(int fd, struct buf *ret)
+static int read_to_end(int fd, size_t room, struct buf *ret)
 {
-	_cleanup_free_ char *chunk = malloc(COPY_CHUNK);
+	_cleanup_free_ char *chunk = malloc(room);
 
 	if (!chunk)
 		return -1;
 	buf_clear(ret);
 	for (;;) {
-		ssize_t k = read(fd, chunk, COPY_CHUNK);
+		ssize_t k = read(fd, chunk, room);
 
 		if (k < 0 && errno == EINTR)
 			continue;
@@ -355,7 +355,9 @@ int sys_read_file(int dirfd, const char *path, struct buf *ret)
 		return errno = EISDIR, -1;
 	if (!S_ISREG(st.st_mode))
 		return errno = EINVAL, -1;
-	return read_to_end(fd, ret);
+	/* One byte more, so that the end shows at once; files of /proc say 0. */
+	return read_to_end(fd, (size_t)MAX((off_t)4096, MIN(st.st_size + 1, (off_t)COPY_CHUNK)),
+			   ret);
 }
 
 void sys_temp_name(char ret[static SYS_TEMP_NAME])

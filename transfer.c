@@ -49,7 +49,7 @@ static void fail_locked(struct transfer *t, const struct err *e)
 		t->err = *e;
 	}
 	atomic_store(&t->over, true);
-	pthread_cond_signal(&t->cond);
+	pthread_cond_broadcast(&t->cond);
 }
 
 void transfer_fail(struct transfer *t, const struct err *e)
@@ -605,7 +605,6 @@ void transfer_part_ended(struct transfer *t, struct part *p, CURLcode rc)
 	struct err e = { 0 };
 	enum next_step next = NEXT_AGAIN;
 	bool body = p->state == PART_BODY && p->result != RESULT_LOCAL;
-	bool progressed = atomic_load(&p->pos) > p->start;
 	bool complete = body && atomic_load(&p->pos) >= atomic_load(&p->end);
 
 	tell_accepted(p);
@@ -614,10 +613,10 @@ void transfer_part_ended(struct transfer *t, struct part *p, CURLcode rc)
 	else if (p->result == RESULT_LOCAL && !e.code)
 		e = p->err, next = NEXT_FAIL;
 	if (next == NEXT_WAIT)
-		schedule_retry(t, it, &e, progressed);
+		schedule_retry(t, it, &e, p->progressed);
 	pthread_mutex_lock(&t->lock);
-	if (complete || progressed)
-		it->attempt = complete ? 0 : it->attempt;
+	if (complete)
+		it->attempt = 0;
 	if (next == NEXT_FAIL && it->state == ITEM_ACTIVE)
 		fail_locked(t, &e);
 	give_back(t, p);
@@ -681,7 +680,7 @@ void transfer_try_finish(struct transfer *t, struct item *it)
 		atomic_fetch_add(&t->stats->verified_items, 1);
 		if (++t->n_done == t->n_items) {
 			atomic_store(&t->over, true);
-			pthread_cond_signal(&t->cond);
+			pthread_cond_broadcast(&t->cond);
 		}
 	} else {
 		if (!e.code)
@@ -736,13 +735,28 @@ uint64_t transfer_hash_round(struct transfer *t, struct lane *l)
 
 /* --- upkeep and the run --- */
 
+/* Lock held. Sleeps, but not beyond the end of the transfer. */
+static void nap(struct transfer *t, unsigned ms)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	ts.tv_nsec += ms * 1000000L;
+	ts.tv_sec += ts.tv_nsec / 1000000000L;
+	ts.tv_nsec %= 1000000000L;
+	if (!atomic_load(&t->over))
+		pthread_cond_timedwait(&t->cond, &t->lock, &ts);
+}
+
 /* Journals and flushes beside the lanes: a slow disk must not hold the network up. */
 static void *keeper_main(void *arg)
 {
 	struct transfer *t = arg;
 
 	while (!atomic_load(&t->over)) {
-		sys_sleep_ms(KEEP_MS);
+		pthread_mutex_lock(&t->lock);
+		nap(t, KEEP_MS);
+		pthread_mutex_unlock(&t->lock);
 		for (size_t i = 0; i < t->n_items && !atomic_load(&t->over); i++) {
 			struct item *it = &t->items[i];
 			struct err e = { 0 };
@@ -795,12 +809,7 @@ static void wait_for_end(struct transfer *t)
 	pthread_mutex_lock(&t->lock);
 	t->progress_ms = sys_now_ms();
 	while (!atomic_load(&t->over)) {
-		struct timespec ts;
-		clock_gettime(CLOCK_MONOTONIC, &ts);
-		ts.tv_nsec += TICK_MS * 1000000L;
-		ts.tv_sec += ts.tv_nsec / 1000000000L;
-		ts.tv_nsec %= 1000000000L;
-		pthread_cond_timedwait(&t->cond, &t->lock, &ts);
+		nap(t, TICK_MS);
 		uint64_t now = sys_now_ms(), done = atomic_load(&t->stats->done);
 		unsigned busy = 0;
 		for (struct item *it = t->active; it; it = it->next_active)
@@ -871,7 +880,10 @@ static int start_threads(struct transfer *t, struct err *e)
 	size_t room = t->max_connections / t->n_lanes + 1;
 
 	for (unsigned i = 0; i < t->n_lanes; i++)
-		if (lane_start(&t->lanes[i], t, i, room, e))
+		if (lane_init(&t->lanes[i], t, i, room, e))
+			return -1;
+	for (unsigned i = 0; i < t->n_lanes; i++)
+		if (lane_start(&t->lanes[i], e))
 			return -1;
 	int rc = pthread_create(&t->keeper, NULL, keeper_main, t);
 	if (rc)
@@ -888,6 +900,8 @@ static void tear_down(struct transfer *t)
 		pthread_join(t->keeper, NULL);
 	for (unsigned i = 0; t->lanes && i < t->n_lanes; i++)
 		lane_join(&t->lanes[i]);
+	for (unsigned i = 0; t->lanes && i < t->n_lanes; i++)
+		lane_release(&t->lanes[i]);
 	for (size_t i = 0; t->items && i < t->n_items; i++) {
 		struct item *it = &t->items[i];
 		if (it->blob)

@@ -72,6 +72,7 @@ struct part {
 	struct item *it;	/* [T] NULL = not in use */
 	enum part_state state;
 	enum part_result result;
+	bool progressed;	/* brought bytes that were not there before */
 	bool ranged;		/* a Range was asked for */
 	uint64_t start, asked_end;
 	uint64_t claimed_ms;	/* [T] */
@@ -158,8 +159,13 @@ void transfer_fail(struct transfer *t, const struct err *e);
 void transfer_wake(struct transfer *t);
 unsigned transfer_quota(const struct transfer *t, unsigned lane);
 
-/* --- lane.c --- */
-int lane_start(struct lane *l, struct transfer *t, unsigned index, size_t room, struct err *e);
+/*
+ * --- lane.c ---
+ * All lanes are initialised before one starts, and joined before one is released: they wake each other.
+ */
+int lane_init(struct lane *l, struct transfer *t, unsigned index, size_t room, struct err *e);
+int lane_start(struct lane *l, struct err *e);
 void lane_join(struct lane *l);
+void lane_release(struct lane *l);
 
 #endif

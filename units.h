@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Sizes and times as people write them. Pure. Row 0; calls buf.
+ * Sizes and times as people write them. Pure. Row 0; peer: buf.
  */
 #ifndef FETCHER_UNITS_H
 #define FETCHER_UNITS_H

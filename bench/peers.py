@@ -40,9 +40,9 @@ class Job:
 
 
 class Peer:
-    """name; argv(job); ready(): why it cannot run, or None; check: it verifies digests."""
+    """name; argv(job): the command; ready(): why it cannot run, or None."""
 
-    makes_dest = False  # the bench makes the folder before the clock starts
+    makes_dest = False  # else the bench makes the folder, before the clock starts
 
     def __init__(self, name):
         self.name = name
@@ -195,7 +195,7 @@ class Run:
         maxrss, hwm, own = (int(values[k]) for k in ("maxrss", "hwm", "own"))
         exact = maxrss > own * 1.25
         self.rss = (max(maxrss, hwm) if exact else hwm) << 10
-        self.foreign = max(0.0, busy - self.cpu - server) / (self.wall * CORES)
+        self.foreign = min(1.0, max(0.0, busy - self.cpu - server) / (self.wall * CORES))
 
     def as_dict(self):
         own = {k: v for k, v in vars(self).items() if k != "seen"}
@@ -216,10 +216,18 @@ def clean_environment(scratch):
 
 def _spawn(job, argv, seconds=RUN_SECONDS):
     result, err = job.scratch / "result", job.scratch / "err"
-    subprocess.run([sys.executable, "-I", "-S", str(SPAWN), str(result), str(seconds),
-                    str(job.scratch / "out"), str(err), *argv],
-                   env=clean_environment(job.scratch), cwd=job.scratch, check=True,
-                   stdin=subprocess.DEVNULL)
+    launcher = subprocess.Popen([sys.executable, "-I", "-S", str(SPAWN), str(result), str(seconds),
+                                 str(job.scratch / "out"), str(err), *argv],
+                                env=clean_environment(job.scratch), cwd=job.scratch,
+                                stdin=subprocess.DEVNULL)
+    try:
+        status = launcher.wait()
+    except BaseException:  # the bench is told to stop: the client must not go on
+        launcher.terminate()
+        launcher.wait()
+        raise
+    if status != 0:
+        raise RuntimeError(f"bench/spawn.py ended with {status}")
     values = dict(line.split() for line in result.read_text().splitlines())
     if values["status"] != "0":
         lines = err.read_text(errors="replace").strip().splitlines() or ["no message"]
@@ -228,7 +236,7 @@ def _spawn(job, argv, seconds=RUN_SECONDS):
 
 
 def measure(peer, job):
-    """One run. The folder is made by the bench where a tool wants one."""
+    """One run of peer into job.dest, which is not there yet or (a second pull) is its own."""
     if not peer.makes_dest:
         job.dest.mkdir(parents=True, exist_ok=True)
     argv = peer.argv(job)

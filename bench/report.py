@@ -93,7 +93,7 @@ def row(result, size, oras):
             ratio(result.of("wall"), oras.of("wall")) if against else "",
             spread([cpu / units for cpu in result.of("cpu")]),
             f"{median(result.of('cpu')) / median(oras.of('cpu')):.2f}x" if against else "",
-            f"{max(result.of('rss')) / MIB:.0f}",
+            f"{max(result.of('rss')) / MIB:.1f}",
             f"{median(result.seen('bytes')) / size:.3f}x",
             f"{median(result.seen('blob_gets')):.0f}",
             f"{median(result.seen('connections')):.0f}",

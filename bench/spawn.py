@@ -57,6 +57,7 @@ def main():
     late = False
     start = time.monotonic()
     pid = os.posix_spawn(argv[0], argv, os.environ, file_actions=actions, setpgroup=0)
+    signal.signal(signal.SIGTERM, lambda *_: os.killpg(pid, signal.SIGKILL))
     ended = select.poll()
     ended.register(os.pidfd_open(pid), select.POLLIN)
     wait = 2

@@ -49,7 +49,7 @@ def sample(registry):
     (["pull", "--password=secret-word", "example.com/a:b", "/x"], "--password-file"),
     (["pull", "--token=secret-word", "example.com/a:b", "/x"], "--token-file"),
     (["pull", "--cert-file", "/c", "example.com/a:b", "/x"], "--key-file"),
-    (["pull", "--platform", "linux", "example.com/a:b", "/x"], "platform"),
+    (["pull", "--platform", "//", "example.com/a:b", "/x"], "platform"),
     (["pull", "--include", "a", "--include"], "--include"),
     (["probe"], "DEST"),
     (["probe", "/x", "/y"], ""),

@@ -60,7 +60,8 @@ static void put(struct blob *b, uint64_t from, uint64_t to)
 {
 	struct err e = { 0 };
 
-	if (blob_write(b, from, data + from, to - from, &e))
+	uint64_t fresh;
+	if (blob_write(b, from, data + from, to - from, &fresh, &e))
 		fail_msg("%s", e.msg);
 }
 
@@ -93,6 +94,7 @@ static void any_order_and_duplicates(void **state)
 	struct blob *b = must_open(&journaled);
 	struct err e = { 0 };
 	uint8_t lie[5000];
+	uint64_t fresh = 1;
 
 	(void)state;
 	put(b, 100000, 200000);
@@ -102,8 +104,9 @@ static void any_order_and_duplicates(void **state)
 	assert_int_equal(blob_frontier(b), 777); /* hashed from memory on the way */
 	/* what is there is never overwritten, not even by other bytes */
 	memset(lie, 0xee, sizeof(lie));
-	assert_int_equal(blob_write(b, 100, lie, 600, &e), 0);
-	assert_int_equal(blob_write(b, 150000, lie, sizeof(lie), &e), 0);
+	assert_int_equal(blob_write(b, 100, lie, 600, &fresh, &e), 0);
+	assert_int_equal(fresh, 0);
+	assert_int_equal(blob_write(b, 150000, lie, sizeof(lie), &fresh, &e), 0);
 	put(b, 500, 120000); /* overlaps both ends */
 	put(b, 190000, 260000);
 	assert_int_equal(blob_done_bytes(b), SIZE);
@@ -116,11 +119,12 @@ static void beyond_the_size_is_refused(void **state)
 {
 	struct blob *b = must_open(&journaled);
 	struct err e = { 0 };
+	uint64_t fresh;
 
 	(void)state;
-	assert_int_equal(blob_write(b, SIZE - 10, data, 11, &e), -1);
+	assert_int_equal(blob_write(b, SIZE - 10, data, 11, &fresh, &e), -1);
 	assert_int_equal(e.code, CODE_INTEGRITY);
-	assert_int_equal(blob_write(b, UINT64_MAX - 3, data, 10, &e), -1);
+	assert_int_equal(blob_write(b, UINT64_MAX - 3, data, 10, &fresh, &e), -1);
 	blob_close(b, false);
 }
 

@@ -434,6 +434,7 @@ static void test_C10_odd_entries(void **state)
 	choose(BARE "," BARE, NULL, -1, "2 entries without a platform");
 	choose(BARE, "linux/arm64", -1, "1 entry without a platform, none for linux/arm64");
 	choose(BARE_INDEX, "linux/arm64", 0, "");
+	choose(BARE "," ENTRY("windows", HERE, ""), NULL, -1, "it has windows/" HERE);
 	choose(BARE "," ENTRY("linux", HERE, ""), NULL, 1, "");
 	choose("{\"mediaType\":\"application/vnd.future+json\",\"digest\":\"sha256:" HEX
 	       "\",\"size\":3}," BARE,

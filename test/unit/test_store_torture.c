@@ -1,0 +1,394 @@
+// SPDX-License-Identifier: Apache-2.0
+// ldflags: -Wl,--wrap=openat -Wl,--wrap=syscall -Wl,--wrap=mkdirat -Wl,--wrap=pwrite -Wl,--wrap=write
+// ldflags: -Wl,--wrap=fsync -Wl,--wrap=renameat -Wl,--wrap=linkat -Wl,--wrap=symlinkat -Wl,--wrap=unlinkat
+// ldflags: -Wl,--wrap=fchmod -Wl,--wrap=futimens -Wl,--wrap=ftruncate -Wl,--wrap=ioctl -Wl,--wrap=copy_file_range
+// ldflags: -Wl,--wrap=fstat -Wl,--wrap=fstatat -Wl,--wrap=readlinkat -Wl,--wrap=read -Wl,--wrap=pread
+// ldflags: -Wl,--wrap=malloc -Wl,--wrap=calloc -Wl,--wrap=realloc -Wl,--wrap=strdup -Wl,--wrap=strndup
+// ldflags: -Wl,--wrap=fstatfs
+/*
+ * The k-th system call of a publication fails, the k-th allocation fails, or the process dies
+ * before the k-th call, for every k until the publication gets through (lifecycle case 3, 15).
+ * After each: the marker names nothing incomplete, no file under a final name has content that
+ * belongs to neither version, and a clean run completes.
+ */
+#include "store_fixture.h"
+
+#include <sys/vfs.h>
+#include <sys/wait.h>
+
+enum mode { FAIL_CALL, FAIL_ALLOC, DIE };
+
+static enum mode mode;
+static int fail_errno;
+static unsigned long countdown;	/* 0 = off */
+static unsigned long fsyncs;
+
+static bool due(bool alloc)
+{
+	if (!countdown || alloc != (mode == FAIL_ALLOC) || --countdown)
+		return false;
+	if (mode == DIE)
+		_exit(42);
+	errno = alloc ? ENOMEM : fail_errno;
+	return true;
+}
+
+#define WRAP(type, name, params, ...) \
+	type __real_##name params; \
+	type __wrap_##name params; \
+	type __wrap_##name params { return due(false) ? -1 : __real_##name(__VA_ARGS__); }
+
+WRAP(int, openat, (int d, const char *p, int f, mode_t m), d, p, f, m)
+WRAP(long, syscall, (long n, long a, long b, long c, long d, long e, long f), n, a, b, c, d, e, f)
+WRAP(int, mkdirat, (int d, const char *p, mode_t m), d, p, m)
+WRAP(ssize_t, pwrite, (int fd, const void *p, size_t n, off_t o), fd, p, n, o)
+WRAP(ssize_t, write, (int fd, const void *p, size_t n), fd, p, n)
+WRAP(int, renameat, (int a, const char *p, int b, const char *q), a, p, b, q)
+WRAP(int, linkat, (int a, const char *p, int b, const char *q, int f), a, p, b, q, f)
+WRAP(int, symlinkat, (const char *t, int d, const char *p), t, d, p)
+WRAP(int, unlinkat, (int d, const char *p, int f), d, p, f)
+WRAP(int, fchmod, (int fd, mode_t m), fd, m)
+WRAP(int, futimens, (int fd, const struct timespec *ts), fd, ts)
+WRAP(int, ftruncate, (int fd, off_t n), fd, n)
+WRAP(int, ioctl, (int fd, unsigned long r, void *p), fd, r, p)
+WRAP(ssize_t, copy_file_range, (int a, off_t *p, int b, off_t *q, size_t n, unsigned f),
+     a, p, b, q, n, f)
+WRAP(int, fstat, (int fd, struct stat *st), fd, st)
+WRAP(int, fstatat, (int d, const char *p, struct stat *st, int f), d, p, st, f)
+WRAP(ssize_t, readlinkat, (int d, const char *p, char *b, size_t n), d, p, b, n)
+WRAP(ssize_t, read, (int fd, void *p, size_t n), fd, p, n)
+WRAP(ssize_t, pread, (int fd, void *p, size_t n, off_t o), fd, p, n, o)
+
+int __real_fsync(int fd);
+int __wrap_fsync(int fd);
+int __wrap_fsync(int fd)
+{
+	fsyncs++;
+	return due(false) ? -1 : __real_fsync(fd);
+}
+
+/* The tests may run on tmpfs, where fsync would be left out. */
+int __real_fstatfs(int fd, struct statfs *fs);
+int __wrap_fstatfs(int fd, struct statfs *fs);
+int __wrap_fstatfs(int fd, struct statfs *fs)
+{
+	int rc = __real_fstatfs(fd, fs);
+
+	fs->f_type = 0xef53;
+	return rc;
+}
+
+#define WRAP_ALLOC(type, name, params, ...) \
+	type __real_##name params; \
+	type __wrap_##name params; \
+	type __wrap_##name params { return due(true) ? NULL : __real_##name(__VA_ARGS__); }
+
+WRAP_ALLOC(void *, malloc, (size_t n), n)
+WRAP_ALLOC(void *, calloc, (size_t n, size_t m), n, m)
+WRAP_ALLOC(void *, realloc, (void *p, size_t n), p, n)
+WRAP_ALLOC(char *, strdup, (const char *s), s)
+WRAP_ALLOC(char *, strndup, (const char *s, size_t n), s, n)
+
+/* --- what must hold at any moment --- */
+
+static struct fx_plan v1, v2;
+
+static bool text_is(const char *rel, const char *content)
+{
+	const char *text = fx_text(rel);
+
+	return text && strcmp(text, content) == 0;
+}
+
+/* Where flat files stand: nothing but v1's or v2's content. */
+static void assert_no_wrong_content(void)
+{
+	const struct fx_plan *plans[] = { &v1, &v2 };
+
+	for (size_t p = 0; p < 2; p++) {
+		for (size_t i = 0; i < plans[p]->layout.n_files; i++) {
+			const char *rel = plans[p]->paths[i], *text = fx_text(rel);
+			bool right = text == NULL;
+
+			for (size_t q = 0; q < 2 && text; q++)
+				for (size_t j = 0; j < plans[q]->layout.n_files; j++)
+					right |= strcmp(plans[q]->paths[j], rel) == 0 &&
+						 strcmp(plans[q]->content[j], text) == 0;
+			if (!right)
+				fail_msg("%s holds %s", rel, text);
+		}
+	}
+}
+
+static bool complete(const struct fx_plan *f, const char *prefix)
+{
+	char rel[512];
+
+	for (size_t i = 0; i < f->layout.n_files; i++) {
+		snprintf(rel, sizeof(rel), "%s%s", prefix, f->paths[i]);
+		if (!text_is(rel, f->content[i]))
+			return false;
+	}
+	return true;
+}
+
+static void assert_versions_complete(void)
+{
+	const struct fx_plan *plans[] = { &v1, &v2 };
+	char rel[256];
+
+	for (size_t p = 0; p < 2; p++) {
+		snprintf(rel, sizeof(rel), ".fetcher/versions/%s/", plans[p]->version);
+		if (fx_exists(rel) && !complete(plans[p], rel))
+			fail_msg("half a version in versions/");
+	}
+	if (fx_exists("current") && !complete(&v1, "current/") && !complete(&v2, "current/"))
+		fail_msg("current is no complete version");
+}
+
+static void assert_marker_is_honest(void)
+{
+	struct store_marker m;
+	struct store *s;
+	struct err e = { 0 };
+	int rc;
+
+	if (store_open(&s, fx_dest, false, &e) < 0)
+		return;
+	rc = store_read_marker(s, &m, &e);
+	assert_true(rc >= 0);
+	store_close(s);
+	if (rc == 0)
+		return;
+	bool second = digest_equal(&v2.digest, &m.digest);
+
+	if (!second)
+		assert_true(digest_equal(&v1.digest, &m.digest));
+	/* current may be swapped already when the marker still names the version before */
+	if (strcmp(m.path, ".") == 0 ? !complete(second ? &v2 : &v1, "")
+				     : !complete(&v1, "current/") && !complete(&v2, "current/"))
+		fail_msg("the marker names v%d, which is not complete", second ? 2 : 1);
+	store_marker_release(&m);
+}
+
+/* --- scenarios --- */
+
+struct scenario {
+	const char *name;
+	enum store_layout layout;
+	enum store_fsync fsync;
+	bool after_v1;	/* v1 is published before */
+	bool damaged;	/* and v1 is what is published again, with a file missing */
+	bool interrupted;	/* an earlier try placed some files */
+};
+
+static const struct scenario scenarios[] = {
+	{ "flat, first", STORE_FLAT, STORE_FSYNC_END, false, false, false },
+	{ "flat, first, resumed", STORE_FLAT, STORE_FSYNC_ALWAYS, false, false, true },
+	{ "flat, v1 to v2", STORE_FLAT, STORE_FSYNC_END, true, false, false },
+	{ "flat, v1 to v2, resumed", STORE_FLAT, STORE_FSYNC_NEVER, true, false, true },
+	{ "flat, repair", STORE_FLAT, STORE_FSYNC_END, true, true, false },
+	{ "versions, first", STORE_VERSIONS, STORE_FSYNC_END, false, false, false },
+	{ "versions, v1 to v2", STORE_VERSIONS, STORE_FSYNC_END, true, false, false },
+	{ "versions, v1 to v2, resumed", STORE_VERSIONS, STORE_FSYNC_ALWAYS, true, false, true },
+	{ "versions, repair", STORE_VERSIONS, STORE_FSYNC_END, true, true, false },
+};
+
+/* What `pull` and `probe` believe. */
+static void assert_check_is_honest(const struct scenario *sc)
+{
+	const struct fx_plan *plans[] = { &v1, &v2 };
+	struct err e = { 0 };
+
+	for (size_t i = 0; i < 2; i++)
+		if (fx_ready(plans[i], false, &e) == 1 &&
+		    !complete(plans[i], sc->layout == STORE_FLAT ? "" : "current/"))
+			fail_msg("v%zu passes for complete", i + 1);
+}
+
+static void prepare(const struct scenario *sc)
+{
+	assert_int_equal(fx_wipe(fx_dest), 0);
+	v1.p.fsync = v2.p.fsync = sc->fsync;
+	if (sc->after_v1)
+		FX_OK(fx_publish(&v1, sc->layout, FX_E));
+	if (sc->damaged)
+		unlink(fx_path(sc->layout == STORE_FLAT ? "keep" : "current/keep"));
+	if (sc->interrupted) {
+		struct store *s;
+
+		v2.p.layout = sc->layout;
+		FX_OK(store_open(&s, fx_dest, true, FX_E));
+		FX_OK(store_lock(s, 0, NULL, NULL, NULL, FX_E));
+		FX_OK(store_begin(s, &v2.p, FX_E));
+		FX_OK(fx_place(s, &v2, 0, FX_E));
+		FX_OK(fx_place(s, &v2, 1, FX_E));
+		store_close(s);
+	}
+}
+
+/* true: the publication came to its end before call k. */
+static bool attempt(const struct scenario *sc, struct fx_plan *f, unsigned long k)
+{
+	struct err e = { 0 };
+	int rc, status;
+	pid_t pid;
+
+	if (mode == DIE) {
+		pid = fork();
+		if (pid == 0) {
+			countdown = k;
+			_exit(fx_publish(f, sc->layout, &e) == 0 ? 0 : 1);
+		}
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		assert_true(WIFEXITED(status) && WEXITSTATUS(status) != 1);
+		return WEXITSTATUS(status) == 0;
+	}
+	countdown = k;
+	rc = fx_publish(f, sc->layout, &e);
+	bool through = countdown > 0;
+
+	countdown = 0;
+	if (rc < 0)
+		assert_true(e.code != CODE_OK && e.msg[0]);
+	/* a fault that was put up with must not have cost anything */
+	if (rc == 0 && !complete(f, sc->layout == STORE_FLAT ? "" : "current/"))
+		fail_msg("%s: call %lu failed, publication did not, and is not complete", sc->name,
+			 k);
+	assert_true(rc == 0 || !through);
+	return through;
+}
+
+static void clean_run(const struct scenario *sc, struct fx_plan *f, unsigned long k)
+{
+	uint64_t files, bytes;
+	struct err e = { 0 };
+	struct store *s;
+
+	if (fx_publish(f, sc->layout, &e) < 0)
+		fail_msg("%s: after a fault at call %lu: %s", sc->name, k, e.msg);
+	if (fx_ready(f, false, &e) != 1)
+		fail_msg("%s: after a fault at call %lu: %s", sc->name, k, e.msg);
+	fx_assert_complete(f, sc->layout == STORE_FLAT ? "" : "current/");
+	if (sc->layout == STORE_FLAT && f == &v2)
+		assert_false(fx_exists("only1"));
+	FX_OK(store_open(&s, fx_dest, false, FX_E));
+	FX_OK(store_verify(s, NULL, NULL, &files, &bytes, FX_E));
+	store_close(s);
+}
+
+static unsigned long torture(const struct scenario *sc)
+{
+	struct fx_plan *f = sc->damaged ? &v1 : &v2;
+	unsigned long k = 1;
+
+	for (bool through = false; !through; k++) {
+		prepare(sc);
+		through = attempt(sc, f, k);
+		assert_check_is_honest(sc);
+		/* a version that others damaged stays so until we have begun */
+		if (!sc->damaged) {
+			assert_marker_is_honest();
+			assert_versions_complete();
+		}
+		if (sc->layout == STORE_FLAT)
+			assert_no_wrong_content();
+		clean_run(sc, f, k);
+		assert_true(k < 5000);
+	}
+	return k - 2;
+}
+
+/* Every step-th scenario. */
+static void run(enum mode what, int err, size_t step)
+{
+	unsigned long calls = 0;
+
+	mode = what;
+	fail_errno = err;
+	FX_PLAN(&v1, "dir/a=first", "keep=the same in both", "only1=goes away", "turn=file");
+	FX_PLAN(&v2, "dir/a=second", "keep=the same in both", "moved=goes away", "turn/n=directory",
+		"zero=");
+	v2.files[0].has_mtime = true;
+	v2.files[0].mtime_sec = 1000000000;
+	for (size_t i = 0; i < ARRAY_SIZE(scenarios); i += step) {
+		unsigned long n = torture(&scenarios[i]);
+
+		assert_true(n > 10);
+		calls += n;
+	}
+	print_message("             %lu faults\n", calls);
+	fx_plan_release(&v1);
+	fx_plan_release(&v2);
+}
+
+static void every_call_fails_with_eio(void **state)
+{
+	(void)state;
+	run(FAIL_CALL, EIO, 1);
+}
+
+static void every_call_fails_with_enospc(void **state)
+{
+	(void)state;
+	run(FAIL_CALL, ENOSPC, 2);
+}
+
+static void every_call_fails_with_eperm(void **state)
+{
+	(void)state;
+	run(FAIL_CALL, EPERM, 3);
+}
+
+static void every_allocation_fails(void **state)
+{
+	(void)state;
+	run(FAIL_ALLOC, 0, 1);
+}
+
+static void killed_before_every_call(void **state)
+{
+	(void)state;
+	run(DIE, 0, 1);
+}
+
+/* Every file and every directory is flushed before the marker; --fsync never flushes nothing. */
+static void fsync_is_not_forgotten(void **state)
+{
+	enum store_fsync modes[] = { STORE_FSYNC_END, STORE_FSYNC_ALWAYS, STORE_FSYNC_NEVER };
+	struct fx_plan f;
+
+	(void)state;
+	FX_PLAN(&f, "a/b/c=1", "a/d=2", "e=3");
+	for (size_t i = 0; i < 3; i++) {
+		f.p.fsync = modes[i];
+		fx_wipe(fx_dest);
+		fsyncs = 0;
+		FX_OK(fx_publish(&f, STORE_FLAT, FX_E));
+		/* 3 files, 3 directories, meta and marker with their directories */
+		if (modes[i] == STORE_FSYNC_NEVER)
+			assert_int_equal(fsyncs, 0);
+		else
+			assert_true(fsyncs >= 10);
+	}
+	fx_plan_release(&f);
+}
+
+#define T(f) cmocka_unit_test_setup_teardown(f, fx_setup, fx_teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		T(every_call_fails_with_eio), T(every_call_fails_with_enospc),
+		T(every_call_fails_with_eperm), T(every_allocation_fails),
+		T(killed_before_every_call), T(fsync_is_not_forgotten),
+	};
+	const struct CMUnitTest some[] = { T(every_call_fails_with_eio) };
+	int failed;
+
+	if (access("/dev/shm", W_OK) == 0)
+		setenv("FX_TMP", "/dev/shm", 0);
+	failed = cmocka_run_group_tests_name("store torture", tests, NULL, NULL);
+	sys_no_openat2 = true;
+	return failed + cmocka_run_group_tests_name("store torture, walk", some, NULL, NULL);
+}
