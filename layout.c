@@ -449,7 +449,16 @@ static int add_file(const struct layer *l, struct layout *out, struct err *e)
 	return 0;
 }
 
-static int add_layers(const struct oci_manifest *m, struct layout *out, struct err *e)
+static bool any_glob(const char *const *globs, const char *path)
+{
+	for (; globs && *globs; globs++)
+		if (layout_glob(*globs, path))
+			return true;
+	return false;
+}
+
+static int add_layers(const struct oci_manifest *m, const struct layout_options *o, struct layout *out,
+		      struct err *e)
 {
 	bool any_name = false;
 
@@ -463,6 +472,11 @@ static int add_layers(const struct oci_manifest *m, struct layout *out, struct e
 			r = add_file(&l, out, e);
 			break;
 		case KIND_UNPACK:
+			/* its own name is excluded; an --include says nothing about what is inside */
+			if (l.name && any_glob(o->exclude, l.name)) {
+				out->n_excluded++;
+				break;
+			}
 			return refuse_unpack(&l, e);
 		case KIND_NAMELESS:
 			return refuse_nameless(&l, e);
@@ -596,14 +610,6 @@ static int sum_sizes(struct layout *l, struct err *e)
 	return 0;
 }
 
-static bool any_glob(const char *const *globs, const char *path)
-{
-	for (; globs && *globs; globs++)
-		if (layout_glob(*globs, path))
-			return true;
-	return false;
-}
-
 static void filter(struct layout *l, const struct layout_options *o)
 {
 	bool all = !o->include || !o->include[0];
@@ -652,7 +658,7 @@ int layout_plan(const struct oci_manifest *m, const struct layout_options *o, st
 		if (!l.files)
 			return err_oom(e);
 	}
-	if (add_layers(m, &l, e) || sort_paths(&l, e) || check_prefixes(&l, e))
+	if (add_layers(m, o, &l, e) || sort_paths(&l, e) || check_prefixes(&l, e))
 		goto fail;
 	filter(&l, o ? o : &everything);
 	if (l.n_files == 0) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * What transfer.c (who fetches what) and lane.c (one thread's connections) share.
+ * What the files of the engine share: transfer.c (the run), transfer_claim.c (who fetches what), transfer_lane.c (one
+ * thread's connections), transfer_outcome.c (what an answer means).
  *
  * Locking: everything in struct transfer, struct item and the fields of struct part marked [T] belongs to t->lock. A part's other
  * fields belong to its lane's thread. No network, disk or callback happens under the lock.
@@ -143,24 +144,35 @@ struct transfer {
 
 #define LANE_SCRATCH (256 * KIB)
 
-/* --- transfer.c, called by lanes --- */
+/* --- transfer.c --- */
+
+/* Judges and publishes the item if it is complete. */
+void transfer_try_finish(struct transfer *t, struct item *it);
+/* A slice of hashing on any active blob. >0 = bytes of backlog left, 0 = nothing to do, or others are at it. */
+uint64_t transfer_hash_round(struct transfer *t, struct lane *l);
+void transfer_wake(struct transfer *t);
+unsigned transfer_quota(const struct transfer *t, unsigned lane);
+/* The rest with the lock held. The first failure counts; it ends the transfer. */
+void transfer_fail_locked(struct transfer *t, const struct err *e);
+void item_drop_ref(struct item *it);
+void item_leave_active(struct transfer *t, struct item *it);
+bool item_is_small(const struct transfer *t, const struct item *it);	/* fetched without ranges and journal */
+void item_cancel_parts(struct transfer *t, const struct item *it, const struct part *but);
+
+/* --- transfer_claim.c --- */
 
 /* Fills p with the next thing to fetch; false when there is nothing for now. */
 bool transfer_claim(struct transfer *t, struct part *p);
-/* The part's exchange ended: books the outcome, gives undone bytes back, schedules retries. */
-void transfer_part_ended(struct transfer *t, struct part *p, CURLcode rc);
+
+/* --- transfer_outcome.c --- */
+
 /* Headers of p say 206 as asked, or 200. Returns false when the body must not be used. */
 bool transfer_headers_ok(struct transfer *t, struct part *p);
-/* Judges and publishes the item if it is complete. */
-void transfer_try_finish(struct transfer *t, struct item *it);
-/* A slice of hashing on any active blob. >0 = bytes of backlog left, 0 = nothing to do. */
-uint64_t transfer_hash_round(struct transfer *t, struct lane *l);
-void transfer_fail(struct transfer *t, const struct err *e);
-void transfer_wake(struct transfer *t);
-unsigned transfer_quota(const struct transfer *t, unsigned lane);
+/* The part's exchange ended: books the outcome, gives undone bytes back, schedules retries. */
+void transfer_part_ended(struct transfer *t, struct part *p, CURLcode rc);
 
 /*
- * --- lane.c ---
+ * --- transfer_lane.c ---
  * All lanes are initialised before one starts, and joined before one is released: they wake each other.
  */
 int lane_init(struct lane *l, struct transfer *t, unsigned index, size_t room, struct err *e);

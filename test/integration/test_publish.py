@@ -15,8 +15,7 @@ import time
 import pytest
 
 from lib import oci
-from lib.client import binary
-from lib.content import Content, data, file_sha256, files_in, tree
+from lib.content import Content, data, files_in, tree
 from lib.look import KEYS, Reader, holds, last_words, marker, nothing_published, partials, sha, \
     until
 
@@ -92,16 +91,11 @@ def test_second_pull_moves_nothing(old, wire, fetcher, dest, layout):
     seen = tree(dest)
     wire.reset()
     r = fetcher.pull(old.on(wire), dest, "--layout", layout, "--output", "json").ok()
-    assert r.json["upToDate"] is True and r.json["downloaded"] == old_downloaded(r)
+    assert r.json["upToDate"] is True
     assert wire.gets("/blobs/") == [] and len(wire.requests) <= 2
     after = (dest / ".fetcher" / "ready.json").stat()
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
     assert tree(dest) == seen
-
-
-def old_downloaded(r):
-    """What the second run itself received: nothing."""
-    return 0 if r.json["downloaded"] == 0 else r.json["downloaded"]
 
 
 def test_second_pull_by_digest_asks_nobody(old, wire, fetcher, dest):
@@ -278,8 +272,7 @@ def test_from_flat_to_versions_and_back(old, wire, fetcher, dest):
     holds(dest / "current", OLD)
     fetcher("verify", dest).ok()
     fetcher.pull(old.on(wire), dest).ok()
-    holds(dest, OLD) if not (dest / "current").exists() else holds(dest, {
-        **OLD, **{}})
+    holds(dest, OLD)
     fetcher("verify", dest).ok()
     assert wire.gets("/blobs/") == []
 
@@ -558,14 +551,12 @@ def test_probe(old, fetcher, dest, tmp_path):
 
 
 def test_probe_needs_no_network_and_no_write(old, fetcher, dest):
+    unshare = shutil.which("unshare")
+    if not unshare or subprocess.run([unshare, "-n", "true"], capture_output=True).returncode:
+        pytest.skip("no network namespace to be had here")
     fetcher.pull(old.ref, dest).ok()
-    if os.geteuid() == 0:
-        fetcher("probe", dest, uid=54321) if os.access(dest.parent, os.X_OK) else None
     before = tree(dest, hidden=True)
-    try:
-        fetcher("probe", dest, wrap=[shutil.which("unshare"), "-n"]).ok()
-    except TypeError:
-        pytest.skip("no unshare")
+    fetcher("probe", dest, wrap=[unshare, "-n"]).ok()
     assert tree(dest, hidden=True) == before
 
 
@@ -735,9 +726,6 @@ def test_fsync_always(old, fetcher, dest, tmp_path):
         assert any(re.search(r"f(data)?sync\(", line) for line in seen[:placed]), name
 
 
-# -- leftovers of helpers ------------------------------------------------------------------------
-
-
 def test_modes_of_our_own_files(old, fetcher, dest):
     fetcher.pull(old.ref, dest, umask=0o022).ok()
     top = dest / ".fetcher"
@@ -747,8 +735,7 @@ def test_modes_of_our_own_files(old, fetcher, dest):
         assert not path.stat().st_mode & 0o022, f"{path} is writable by others"
 
 
-def test_killed_before_anything(fetcher, registry, dest):
+def test_nothing_is_left_of_a_reference_that_is_none(fetcher, registry, dest):
     """A reference that does not exist leaves no marker and no files."""
     fetcher.pull(f"{registry.host}/publish/none:v1", dest).exits(21)
     nothing_published(dest)
-    assert file_sha256(binary()[-1])

@@ -1,0 +1,360 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A pull that dies goes on where it was: kill -9 at random moments, signals, damage of what was
+left behind."""
+
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import threading
+import time
+
+import pytest
+
+from lib import oci
+from lib.content import Content, data, file_sha256, files_in
+from lib.look import holds, marker, nothing_published, partials, sha, until
+from lib.proc import free_port
+
+MIB = 1 << 20
+KILLS = 50
+# An exit within a second is promised; a loaded test machine gets a second more.
+STOP = 2.0
+
+
+@pytest.fixture(scope="module")
+def gib(registry):
+    """1 GiB in three files and two small ones."""
+    files = {"a.safetensors": Content(101, 512 * MIB), "b.safetensors": Content(102, 384 * MIB),
+             "c.safetensors": Content(103, 128 * MIB), "config.json": b"{}", "empty": b""}
+    return oci.push(registry, "resume/gib", "v1", files), files
+
+
+@pytest.mark.slow
+@pytest.mark.big
+def test_fifty_kills_over_one_gib(gib, wire, fetcher, dest):
+    """kill -9 at random moments; each restart goes on, the marker never appears early, and the
+    bytes on the wire over all runs stay within 1.05x the artifact plus one range per connection
+    and kill."""
+    p, files = gib
+    total = sum(len(v) for v in files.values())
+    span, connections = MIB, 8
+    chance = random.Random(20260101)
+    done = {}
+    killed = 0
+    while killed < KILLS:
+        # About as far on average that the kills are spread over the whole artifact.
+        stop_at = wire.body("/blobs/") + chance.random() * 2 * 0.9 * total / KILLS
+        patience = time.monotonic() + chance.choice([0.01, 0.05, 5, 5, 5, 5])
+        run = fetcher.start("pull", "--plain-http", "--range-size", span, "--concurrency",
+                            connections, "--fsync", "never", p.on(wire), dest)
+        while run.alive() and wire.body("/blobs/") < stop_at and time.monotonic() < patience:
+            time.sleep(0.001)
+        if not run.alive():
+            run.wait().ok()
+            break
+        run.kill()
+        killed += 1
+        assert marker(dest) is None
+        for name in files_seen(dest) - set(done):
+            done[name] = file_sha256(dest / name)
+            assert done[name] == sha(files[name]), f"{name} stood there before it was verified"
+    assert killed == KILLS, f"complete after {killed} kills"
+    fetcher.pull(p.on(wire), dest, "--range-size", span).ok()
+    used = wire.body("/blobs/")
+    holds(dest, files)
+    print(f"{killed} kills, {used / total:.3f} x the artifact on the wire")
+    assert used <= 1.05 * total + killed * connections * span
+    assert partials(dest) == {}
+
+
+def files_seen(dest):
+    if not dest.exists():
+        return set()
+    return {str(p.relative_to(dest)) for p in dest.rglob("*")
+            if p.is_file() and ".fetcher" not in p.parts}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["flat", "versions"])
+def test_kills_while_publishing(registry, wire, fetcher, tmp_path, layout):
+    """Small files, so that most of the time goes into placing them: whenever it dies, a marker
+    means that all of them are there, and every name has the right content. [K3] [K4]"""
+    files = {f"d{i % 5}/{i:03d}": b"file %d" % i * 50 for i in range(60)}
+    later = {**{n: v for n, v in list(files.items())[::2]}, "new": b"n", "d0/000": b"changed"}
+    both = []
+    for tag, content in (("a", files), ("b", later)):
+        layers = [oci.titled(v, n) for n, v in content.items()]
+        both.append((registry.api.put_manifest("resume/small", tag, oci.manifest(layers),
+                                               blobs=list(content.values())), content))
+    dest = tmp_path / "dest"
+    began = time.monotonic()
+    fetcher.pull(both[0][0].ref, dest, "--layout", layout).ok()
+    lasts = time.monotonic() - began
+    chance = random.Random(7)
+    finished = 0
+    for number in range(60):
+        p, content = both[number % 2]
+        run = fetcher.start("pull", "--plain-http", "--layout", layout, p.ref, dest)
+        time.sleep(chance.random() * lasts * 1.3)
+        finished += not run.alive()
+        run.kill()
+        mark = marker(dest)
+        if mark:
+            want = {q.digest: c for q, c in both}[mark["digest"]]
+            seen = files_in(dest / mark["path"])
+            missing = [n for n in want if seen.get(n) != sha(want[n])]
+            assert not missing, f"kill {number}: the marker is there, {missing[:5]} is not"
+            fetcher("probe", dest).ok()
+    assert finished < 60, "no run was killed"
+    p, content = both[1]
+    fetcher.pull(p.ref, dest, "--layout", layout).ok()
+    holds(dest if layout == "flat" else dest / "current", content)
+    fetcher("verify", dest).ok()
+    assert partials(dest) == {}
+
+
+# -- signals -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number, rc", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signal_stops_at_once_and_keeps_the_journal(faults, fetcher, dest, number, rc):
+    """Within a second, and what had arrived is not asked for again. [K9] [L53]"""
+    body = data(9, 24 * MIB)
+    art = faults.artifact({"w": body, "config.json": b"{}"})
+    faults.rule(art.digest_of("w"), rate=4 * MIB)
+    run = fetcher.start("pull", "--plain-http", "--range-size", "1MiB", "--concurrency", "4",
+                        art.ref, dest)
+    assert faults.wait(lambda f: f.sent(art.digest_of("w")) > 9 * MIB), run.err()
+    began = time.monotonic()
+    run.signal(number)
+    run.wait(10).exits(rc)
+    assert time.monotonic() - began < STOP
+    sent = faults.sent(art.digest_of("w"))
+    assert marker(dest) is None and "w" not in files_in(dest)
+    faults.clear()
+    faults.forget()
+    fetcher.pull(art.ref, dest, "--range-size", "1MiB").ok()
+    holds(dest, {"w": body, "config.json": b"{}"})
+    # What was in flight on four connections is lost, nothing else.
+    assert sent + faults.sent(art.digest_of("w")) <= len(body) + 4 * MIB
+
+
+@pytest.mark.parametrize("where", ["connecting", "stalled", "retrying", "manifest", "token"])
+def test_signal_in_every_state(faults, fetcher, dest, where):
+    """Also while nothing moves."""
+    art = faults.artifact({"w": data(9, MIB)})
+    ref = art.ref
+    if where == "connecting":
+        ref = "192.0.2.1:5000/a/b:v1"  # nobody answers there
+    elif where == "stalled":
+        faults.rule("blob", stall_at=100)
+    elif where == "retrying":
+        faults.rule("blob", status=503, retry_after=60)
+    elif where == "manifest":
+        faults.rule("manifest", stall_at=10)
+    else:
+        faults.auth_bearer(users=None)
+        faults.rule("token", stall_at=0)
+    run = fetcher.start("pull", "--plain-http", ref, dest)
+    if where == "connecting":
+        time.sleep(0.3)
+        if not run.alive():
+            pytest.skip("this network answers for 192.0.2.1 at once")
+    elif where == "retrying":
+        assert faults.wait(lambda f: any(r.status == 503 for r in f.requests)), run.err()
+    else:
+        assert faults.wait(lambda f: f.stalled), run.err()
+    began = time.monotonic()
+    run.terminate(10).exits(143)
+    assert time.monotonic() - began < STOP
+    nothing_published(dest)
+
+
+def test_as_pid_1(faults, fetcher, dest):
+    """TERM has no default action there. [K10]"""
+    unshare = shutil.which("unshare")
+    if not unshare or subprocess.run([unshare, "-pf", "true"], capture_output=True).returncode:
+        pytest.skip("no pid namespace to be had here")
+    art = faults.artifact({"w": data(9, MIB)})
+    faults.rule("blob", stall_at=100)
+    run = fetcher.start("pull", "--plain-http", art.ref, dest, wrap=[unshare, "-pf"])
+    assert faults.wait(lambda f: f.stalled), run.err()
+    child = int(pathlib.Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()[0])
+    assert "\t1\n" in [x for x in pathlib.Path(f"/proc/{child}/status").read_text()
+                       .splitlines(True) if x.startswith("NSpid")][0]
+    began = time.monotonic()
+    os.kill(child, signal.SIGTERM)
+    r = run.wait(10)
+    assert time.monotonic() - began < STOP
+    assert r.rc == 143, r
+
+
+def test_hangup_and_pipe_are_no_end(faults, fetcher, dest):
+    art = faults.artifact({"w": data(9, MIB)})
+    go = threading.Event()
+    faults.rule("blob", nth=1, hold_at=(1000, go))
+    run = fetcher.start("pull", "--plain-http", art.ref, dest)
+    assert faults.wait(lambda f: f.stalled), run.err()
+    for number in (signal.SIGHUP, signal.SIGPIPE):
+        run.signal(number)
+    go.set()
+    run.wait(20).ok()
+
+
+def test_two_signals(faults, fetcher, dest):
+    art = faults.artifact({"w": data(9, MIB)})
+    faults.rule("blob", stall_at=100)
+    run = fetcher.start("pull", "--plain-http", art.ref, dest)
+    assert faults.wait(lambda f: f.stalled), run.err()
+    run.signal(signal.SIGINT)
+    run.signal(signal.SIGTERM)
+    assert run.wait(10).rc in (130, 143)
+
+
+# -- what was left behind ------------------------------------------------------------------------
+
+
+BODY = data(77, 12 * MIB + 5)
+
+
+@pytest.fixture
+def half(faults, fetcher, dest):
+    """An artifact that was stopped about half-way, with the marker of where: (art, bytes sent)."""
+    art = faults.artifact({"w": BODY, "c": b"x"})
+    faults.rule(art.digest_of("w"), rate=2 * MIB)
+    run = fetcher.start("pull", "--plain-http", "--range-size", "512KiB", "--concurrency", "4",
+                        art.ref, dest)
+    assert faults.wait(lambda f: f.sent(art.digest_of("w")) > 6 * MIB), run.err()
+    run.terminate(10).exits(143)
+    sent = faults.sent(art.digest_of("w"))
+    faults.clear()
+    faults.forget()
+    return art, sent
+
+
+def journal(dest):
+    found = [p for p in (dest / ".fetcher" / "partial").iterdir() if p.name.endswith(".journal")]
+    assert len(found) == 1, partials(dest)
+    return found[0]
+
+
+def part(dest):
+    return journal(dest).with_suffix("")
+
+
+def finish(half, fetcher, faults, dest):
+    art, _ = half
+    r = fetcher.pull(art.ref, dest, "--range-size", "512KiB", "--output", "json").ok()
+    holds(dest, {"w": BODY, "c": b"x"})
+    assert partials(dest) == {}
+    return r, faults.sent(art.digest_of("w"))
+
+
+def test_resume(half, fetcher, faults, dest):
+    r, again = finish(half, fetcher, faults, dest)
+    assert again <= len(BODY) - half[1] + 4 * 512 * 1024
+    assert r.json["reused"] > 0
+
+
+def test_resume_with_another_range_size_and_url(half, fetcher, faults, stranger, dest):
+    """The journal knows bytes, not requests: another size, mirror and tag go on all the same."""
+    art, sent = half
+    stranger.store.manifests["mirror"] = stranger.store.manifests["v1"]
+    fetcher.pull(stranger.ref("mirror"), dest, "--range-size", "1MiB", "--concurrency", "3").ok()
+    holds(dest, {"w": BODY, "c": b"x"})
+    assert stranger.sent(art.digest_of("w")) <= len(BODY) - sent + 4 * 512 * 1024
+
+
+@pytest.mark.parametrize("how", ["empty", "cut", "garbage", "deleted", "flipped", "huge", "folder",
+                                 "link"])
+def test_journal_that_is_broken(half, fetcher, faults, dest, how, tmp_path):
+    """It is never more than a hint: the digest decides."""
+    path = journal(dest)
+    content = path.read_bytes()
+    if how == "deleted":
+        path.unlink()
+    elif how == "folder":
+        path.unlink()
+        path.mkdir()
+    elif how == "link":
+        path.unlink()
+        (tmp_path / "victim").write_bytes(content)
+        path.symlink_to(tmp_path / "victim")
+    else:
+        path.write_bytes({"empty": b"", "cut": content[:len(content) // 2],
+                          "garbage": os.urandom(len(content)), "huge": content * 3000,
+                          "flipped": bytes(b ^ (i % 7 == 0) for i, b in enumerate(content))}[how])
+    finish(half, fetcher, faults, dest)
+    if how == "link":
+        assert (tmp_path / "victim").read_bytes() == content
+
+
+@pytest.mark.parametrize("how", ["flipped", "zeros", "cut", "grown", "deleted", "other-inode"])
+def test_partial_file_that_is_broken(half, fetcher, faults, dest, how):
+    """The machine died and the file system lost what the journal had said. [L41]"""
+    path = part(dest)
+    if how == "deleted":
+        path.unlink()
+    elif how == "other-inode":
+        path.unlink()
+        path.write_bytes(bytes(len(BODY)))
+    elif how == "cut":
+        os.truncate(path, 1000)
+    elif how == "grown":
+        os.truncate(path, len(BODY) + 1000)
+    else:
+        with open(path, "r+b") as f:
+            for at in range(0, len(BODY), 100_000):
+                f.seek(at)
+                f.write(b"\0" * 5000 if how == "zeros" else b"~")
+    finish(half, fetcher, faults, dest)
+
+
+def test_partial_file_that_is_a_link(half, fetcher, faults, dest, tmp_path):
+    """A neighbour on the volume swaps it: nothing is written behind the link. [K42]"""
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"untouched")
+    path = part(dest)
+    path.unlink()
+    path.symlink_to(victim)
+    art, _ = half
+    r = fetcher.pull(art.ref, dest)
+    assert r.rc in (0, 24, 40), r
+    assert victim.read_bytes() == b"untouched"
+    if r.rc == 0:
+        holds(dest, {"w": BODY, "c": b"x"})
+
+
+def test_partials_of_another_digest_do_not_hinder(half, fetcher, faults, dest):
+    """The tag moved while the pull was dead."""
+    other = faults.artifact({"w": b"quite another", "d": b"y"})
+    fetcher.pull(other.ref, dest).ok()
+    holds(dest, {"w": b"quite another", "d": b"y"})
+
+
+def test_resume_of_one_file_among_finished_ones(registry, push, wire, fetcher, dest):
+    """Files that were placed before the death are not fetched again."""
+    files = {f"f{i}": Content(200 + i, 4 * MIB) for i in range(6)}
+    p = push(registry, "resume/several", "v1", files)
+    wire.limit = 30 * MIB
+    run = fetcher.start("pull", "--plain-http", "--range-size", "512KiB", p.on(wire), dest)
+    until(lambda: len(files_in(dest)) >= 2 or not run.alive())
+    run.kill()
+    wire.limit = None
+    before = wire.body("/blobs/")
+    fetcher.pull(p.on(wire), dest).ok()
+    holds(dest, files)
+    assert wire.body("/blobs/") - before <= 24 * MIB - 8 * MIB + MIB
+    assert wire.body("/blobs/") <= 24 * MIB * 1.05 + 16 * 512 * 1024
+
+
+def test_nothing_listens_at_the_restart(half, fetcher, faults, dest):
+    """A failed restart keeps what was there."""
+    kept = partials(dest)
+    fetcher.pull(f"127.0.0.1:{free_port()}/a/b:v1", dest, "--retry-timeout", "200ms").exits(30)
+    assert partials(dest) == kept
+    _, again = finish(half, fetcher, faults, dest)
+    assert again <= len(BODY) - half[1] + 4 * 512 * 1024

@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: Apache-2.0
+/* What an answer means: headers before the body, and how a part ended: redirects, refusals, retries. */
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "transfer_internal.h"
+
+#define MAX_BAD_ANSWERS 3
+#define MAX_RESOLVES 4
+#define MAX_REFUSALS 64	/* 401s of one blob without a good answer; all its connections may see one expiry */
+
+/* --- headers --- */
+
+/* The server sends everything although a range was asked for: keep this one stream, from byte 0. */
+static bool take_whole(struct transfer *t, struct part *p)
+{
+	struct item *it = p->it;
+
+	if (it->mode == MODE_STREAM)
+		return false; /* a sibling was first */
+	item_cancel_parts(t, it, p);
+	it->mode = MODE_STREAM;
+	p->ranged = false;
+	p->start = 0;
+	atomic_store(&p->pos, 0);
+	atomic_store(&p->end, it->in->size);
+	return true;
+}
+
+bool transfer_headers_ok(struct transfer *t, struct part *p)
+{
+	struct item *it = p->it;
+	uint64_t want = p->ranged ? p->asked_end - p->start : it->in->size;
+	const struct content_range *r = &p->content_range;
+	bool ok;
+
+	p->result = RESULT_BAD;
+	if (p->encoded)
+		return false;
+	if (p->status == 206) {
+		if (!p->ranged || !p->has_range_header || r->start != p->start ||
+		    r->end != p->asked_end - 1 || r->total != it->in->size)
+			return false;
+	} else {
+		want = it->in->size;
+	}
+	if (p->content_length != UINT64_MAX && p->content_length != want)
+		return false;
+	pthread_mutex_lock(&t->lock);
+	if (p->status == 206) {
+		ok = true;
+		if (it->mode == MODE_PROBING)
+			it->mode = MODE_RANGES;
+	} else {
+		ok = p->ranged ? take_whole(t, p) : true;
+	}
+	it->hops = it->resolves = it->refusals = 0;
+	pthread_mutex_unlock(&t->lock);
+	p->result = ok ? RESULT_NONE : RESULT_CANCELLED;
+	if (p->status == 206)
+		transfer_wake(t);
+	return ok;
+}
+
+/* --- endings --- */
+
+enum next_step { NEXT_AGAIN, NEXT_WAIT, NEXT_FAIL };
+
+static void forget_target(struct item *it)
+{
+	free(it->target);
+	it->target = NULL;
+	if (it->mode == MODE_RANGES)
+		it->mode = MODE_UNKNOWN; /* one request finds the new place, the others wait for it */
+}
+
+static enum next_step after_redirect(struct transfer *t, struct part *p, struct err *e)
+{
+	const char *location = http_response_header(&p->resp, "Location", 0);
+	char what[512], *target;
+
+	http_redacted(p->url, what, sizeof(what));
+	if (!location) {
+		err_set(e, CODE_NETWORK, "%s: redirect %ld without Location", what, p->status);
+		return NEXT_FAIL;
+	}
+	if (http_redirect_target(p->url, location, &target, e))
+		return NEXT_FAIL;
+	pthread_mutex_lock(&t->lock);
+	free(p->it->target);
+	p->it->target = target;
+	bool loop = ++p->it->hops > LIMIT_REDIRECTS;
+	pthread_mutex_unlock(&t->lock);
+	if (!loop)
+		return NEXT_AGAIN;
+	err_set(e, CODE_NETWORK, "%s: more than %d redirects", what, LIMIT_REDIRECTS);
+	return NEXT_FAIL;
+}
+
+static enum next_step after_overload(struct transfer *t, struct part *p, struct err *e)
+{
+	const char *after = http_response_header(&p->resp, "Retry-After", 0);
+	uint64_t now = sys_now_ms();
+
+	e->retry_after_ms = http_retry_after_ms(after, time(NULL));
+	if (p->status == 429 || p->status == 503) {
+		pthread_mutex_lock(&t->lock);
+		plan_control_overload(&t->control, now);
+		atomic_store(&t->target, t->control.target);
+		if (e->retry_after_ms)
+			t->not_before_ms = MAX(t->not_before_ms, now + e->retry_after_ms);
+		pthread_mutex_unlock(&t->lock);
+	}
+	return NEXT_WAIT;
+}
+
+static enum next_step after_status(struct transfer *t, struct part *p, struct err *e)
+{
+	struct item *it = p->it;
+	long s = p->status;
+	char what[512];
+
+	http_redacted(p->url, what, sizeof(what));
+	http_status_error(s, what, &p->resp.body, e);
+	if (s == 401 && p->at_origin) {
+		const struct http_authority *a = it->in->authority;
+		p->resp.with_credentials = p->with_credentials;
+		pthread_mutex_lock(&t->lock);
+		bool again = ++it->refusals <= MAX_REFUSALS;
+		pthread_mutex_unlock(&t->lock);
+		if (!again || a->challenged(a->ctx, &p->resp, p->generation, e))
+			return NEXT_FAIL;
+		return NEXT_AGAIN;
+	}
+	if (http_status_retryable(s))
+		return after_overload(t, p, e);
+	/* a signed URL that ran out, or was made for somebody else: ask the registry for a new one */
+	if (!p->at_origin && (s == 400 || s == 401 || s == 403 || s == 404 || s == 410)) {
+		pthread_mutex_lock(&t->lock);
+		bool try = it->target && ++it->resolves <= MAX_RESOLVES;
+		if (it->target && strcmp(it->target, p->url) == 0)
+			forget_target(it);
+		else
+			try = true; /* somebody else found the new place already */
+		unsigned tries = it->resolves;
+		pthread_mutex_unlock(&t->lock);
+		return try ? tries > 1 ? NEXT_WAIT : NEXT_AGAIN : NEXT_FAIL;
+	}
+	if (p->ranged && !it->no_range && (s == 400 || s == 405 || s == 406 || s == 416 || s == 501)) {
+		it->no_range = true;
+		return NEXT_AGAIN;
+	}
+	return NEXT_FAIL;
+}
+
+static enum next_step after_bad_answer(struct part *p, struct err *e)
+{
+	struct item *it = p->it;
+	char what[512];
+
+	http_redacted(p->url, what, sizeof(what));
+	err_set(e, CODE_INTEGRITY, "%s: the answer does not fit the request (status %ld, %llu bytes of %llu)",
+		what, p->status,
+		p->content_length == UINT64_MAX ? 0ULL : (unsigned long long)p->content_length,
+		(unsigned long long)it->in->size);
+	e->retryable = true;
+	it->no_range = it->no_range || p->ranged;
+	return ++it->bad_answers > MAX_BAD_ANSWERS ? NEXT_FAIL : NEXT_WAIT;
+}
+
+/* What the end of a part that did not bring all its bytes means. */
+static enum next_step judge(struct transfer *t, struct part *p, CURLcode rc, struct err *e)
+{
+	char what[512];
+
+	http_redacted(p->url ? p->url : "", what, sizeof(what));
+	switch (p->result) {
+	case RESULT_CANCELLED:
+		return NEXT_AGAIN;
+	case RESULT_LOCAL:
+		*e = p->err;
+		return e->retryable ? NEXT_WAIT : NEXT_FAIL;
+	case RESULT_REDIRECT:
+		return after_redirect(t, p, e);
+	case RESULT_STATUS:
+		return after_status(t, p, e);
+	case RESULT_BAD:
+		return after_bad_answer(p, e);
+	case RESULT_STALLED:
+		err_set(e, CODE_DEADLINE, "%s: the connection stalled", what);
+		e->retryable = true;
+		return NEXT_WAIT;
+	case RESULT_NONE:
+		break;
+	}
+	if (rc == CURLE_OK) {
+		err_set(e, CODE_NETWORK, "%s: the body ended early", what);
+		e->retryable = true;
+		return NEXT_WAIT;
+	}
+	http_curl_error(t->h, p->c, rc, p->errbuf, what, e);
+	return e->retryable ? NEXT_WAIT : NEXT_FAIL;
+}
+
+/* Lock held. The part's undone bytes are free again, unless its twin is at them. */
+static void give_back(struct transfer *t, struct part *p)
+{
+	struct item *it = p->it;
+	uint64_t pos = atomic_load(&p->pos), end = atomic_load(&p->end);
+	struct part *twin = p->twin;
+
+	if (twin) {
+		twin->twin = NULL;
+		if (pos >= end)
+			atomic_store(&twin->cancel, true);
+	} else if (pos < end && p->ranged) {
+		(void)spans_remove(&it->taken, pos, end);
+	}
+	it->n_parts--;
+	p->it = NULL;
+	p->twin = NULL;
+	if (it->mode == MODE_PROBING && pos < end)
+		it->mode = MODE_UNKNOWN;
+	if (it->mode == MODE_STREAM && it->n_parts == 0)
+		it->mode = MODE_UNKNOWN;
+	if (it->n_parts == 0 && it->state == ITEM_ACTIVE && it->blob && it->mode == MODE_UNKNOWN) {
+		/* nothing is under way: what is taken is what is on disk */
+		struct span gap;
+		spans_clear(&it->taken);
+		for (uint64_t at = 0; at < it->in->size; at = gap.end) {
+			if (!blob_gap(it->blob, at, &gap))
+				gap = (struct span){ it->in->size, it->in->size };
+			(void)spans_add(&it->taken, at, gap.start);
+		}
+	}
+	item_drop_ref(it);
+	(void)t;
+}
+
+static void schedule_retry(struct transfer *t, struct item *it, const struct err *e, bool progressed)
+{
+	char line[1200];
+
+	pthread_mutex_lock(&t->lock);
+	it->attempt = progressed ? 0 : it->attempt + 1;
+	uint32_t wait = http_backoff_ms(it->attempt, e->retry_after_ms);
+	it->not_before_ms = sys_now_ms() + wait;
+	t->last = *e;
+	t->last_ms = sys_now_ms();
+	pthread_mutex_unlock(&t->lock);
+	atomic_fetch_add(&t->stats->retries, 1);
+	snprintf(line, sizeof(line), "%s; trying again in %u ms", e->msg, wait);
+	if (t->o->warn)
+		t->o->warn(t->o->arg, line);
+}
+
+static void tell_accepted(const struct part *p)
+{
+	const struct http_authority *a = p->it->in->authority;
+
+	if (p->at_origin && p->with_credentials && p->status && p->status != 401 && a->accepted)
+		a->accepted(a->ctx, p->generation);
+}
+
+void transfer_part_ended(struct transfer *t, struct part *p, CURLcode rc)
+{
+	struct item *it = p->it;
+	struct err e = { 0 };
+	enum next_step next = NEXT_AGAIN;
+	bool body = p->state == PART_BODY && p->result != RESULT_LOCAL;
+	bool complete = body && atomic_load(&p->pos) >= atomic_load(&p->end);
+
+	tell_accepted(p);
+	if (!complete && !atomic_load(&t->over) && !atomic_load(&p->cancel))
+		next = judge(t, p, rc, &e);
+	else if (p->result == RESULT_LOCAL && !e.code)
+		e = p->err, next = NEXT_FAIL;
+	if (next == NEXT_WAIT)
+		schedule_retry(t, it, &e, p->progressed);
+	pthread_mutex_lock(&t->lock);
+	if (complete)
+		it->attempt = 0;
+	if (next == NEXT_FAIL && it->state == ITEM_ACTIVE)
+		transfer_fail_locked(t, &e);
+	give_back(t, p);
+	pthread_mutex_unlock(&t->lock);
+	if (complete)
+		transfer_try_finish(t, it);
+	transfer_wake(t);
+}
