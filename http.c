@@ -50,10 +50,13 @@ int http_new(struct http **ret, const struct http_options *o, struct err *e)
 		http_free(h);
 		return err_set(e, CODE_INTERNAL, "libcurl could not start");
 	}
-	if (tls_new(&h->tls, o->ca_file, e)) {
+	if (tls_new(&h->tls, o->ca_file, e) ||
+	    (o->cert_file && tls_client_certificate(h->tls, o->cert_file, o->key_file,
+						    o->cert_origin ? o->cert_origin : "", e))) {
 		http_free(h);
 		return -1;
 	}
+	h->o.cert_origin = NULL; /* tls has its copy */
 	*ret = h;
 	return 0;
 }
@@ -403,6 +406,10 @@ int http_curl_error(struct http *h, CURL *c, CURLcode rc, const char *errbuf, co
 		if (strstr(why, "invalid SSL record") || strstr(why, "7200"))
 			return network_error(e, CODE_NETWORK, false, what, "the server does not speak TLS",
 					     "if the registry serves plain HTTP, say --plain-http");
+		/* nor does a certificate that is not one for a server */
+		if (strstr(why, "Certificate") || strstr(why, "certificate"))
+			return network_error(e, CODE_NETWORK, false, what, why,
+					     "the server's certificate cannot be used");
 		return network_error(e, CODE_NETWORK, true, what, why, "");
 	case CURLE_URL_MALFORMAT:
 	case CURLE_UNSUPPORTED_PROTOCOL:

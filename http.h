@@ -21,6 +21,7 @@ struct http;
 struct http_options {
 	const char *ca_file;		/* PEM; replaces every other CA source; NULL = search (design D5.1) */
 	const char *cert_file, *key_file; /* client certificate: both or none */
+	const char *cert_origin;	/* the only scheme://host:port it is shown to */
 	bool insecure;			/* no verification of the peer */
 	unsigned connect_timeout_ms;	/* 0 = 10 s */
 	unsigned stall_timeout_ms;	/* no byte for so long ends an exchange; 0 = 30 s */

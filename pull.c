@@ -96,9 +96,13 @@ int pull_open_repo(const struct config *cfg, const char *ref, const atomic_int *
 	};
 	struct http *http;
 	struct ref r;
+	char url[REF_HOST_MAX + 16], origin[512] = "";
 
 	if (ref_parse(ref, &r, e))
 		return -1;
+	snprintf(url, sizeof(url), "http%s://%s/", cfg->plain_http ? "" : "s", r.host);
+	if (http_origin(url, origin, sizeof(origin)) == 0)
+		ho.cert_origin = origin;
 	if (cfg->insecure)
 		log_line(LOG_WARN, "--insecure: the registry's certificate is not verified", "registry",
 			 r.registry, NULL);

@@ -2,6 +2,7 @@
 #include "tls.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +12,7 @@
 #include <mbedtls/ssl.h>
 #include <mbedtls/ssl_ciphersuites.h>
 #include <mbedtls/x509_crt.h>
+#include <mbedtls/psa_util.h>
 #include <psa/crypto.h>
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -18,12 +20,16 @@
 
 #include "buf.h"
 #include "ca_bundle.h"
+#include "http.h"
 #include "sys.h"
 
 #define CA_FILE_MAX (16 * MIB)
 
 struct tls {
 	mbedtls_x509_crt chain;
+	mbedtls_x509_crt own;		/* client certificate; own_origin "" = none */
+	mbedtls_pk_context own_key;
+	char own_origin[512];
 	const int *suites;
 	char source[LIMIT_PATH];
 };
@@ -156,6 +162,8 @@ int tls_new(struct tls **ret, const char *ca_file, struct err *e)
 	if (!t)
 		return err_oom(e);
 	mbedtls_x509_crt_init(&t->chain);
+	mbedtls_x509_crt_init(&t->own);
+	mbedtls_pk_init(&t->own_key);
 	t->suites = cpu_has_aes() ? aes_first : chacha_first;
 	/* parsing keys uses PSA, which must be up before threads start */
 	if (psa_crypto_init() != PSA_SUCCESS) {
@@ -175,7 +183,36 @@ void tls_free(struct tls *t)
 	if (!t)
 		return;
 	mbedtls_x509_crt_free(&t->chain);
+	mbedtls_x509_crt_free(&t->own);
+	mbedtls_pk_free(&t->own_key);
 	free(t);
+}
+
+int tls_client_certificate(struct tls *t, const char *cert_file, const char *key_file,
+			   const char *origin, struct err *e)
+{
+	_cleanup_buf_ struct buf cert = BUF_INIT(LIMIT_SECRET_FILE), key = BUF_INIT(LIMIT_SECRET_FILE);
+
+	if (sys_read_file(AT_FDCWD, cert_file, &cert))
+		return err_errno(e, CODE_USAGE, errno, "cannot read --cert-file %s", cert_file);
+	if (sys_read_file(AT_FDCWD, key_file, &key))
+		return err_errno(e, CODE_USAGE, errno, "cannot read --key-file %s", key_file);
+	/* PEM input must include its NUL */
+	int bad_cert = mbedtls_x509_crt_parse(&t->own, (const unsigned char *)buf_cstr(&cert), cert.len + 1);
+	int bad_key = mbedtls_pk_parse_key(&t->own_key, (const unsigned char *)buf_cstr(&key), key.len + 1,
+					   NULL, 0, mbedtls_psa_get_random, MBEDTLS_PSA_RANDOM_STATE);
+	if (key.data)
+		explicit_bzero(key.data, key.len);
+	if (bad_cert)
+		return err_set(e, CODE_USAGE, "--cert-file %s holds no PEM certificate", cert_file);
+	if (bad_key)
+		return err_set(e, CODE_USAGE, "--key-file %s holds no unencrypted PEM private key", key_file);
+	if (mbedtls_pk_check_pair(&t->own.pk, &t->own_key, mbedtls_psa_get_random,
+				  MBEDTLS_PSA_RANDOM_STATE))
+		return err_set(e, CODE_USAGE, "--key-file %s does not belong to --cert-file %s", key_file,
+			       cert_file);
+	snprintf(t->own_origin, sizeof(t->own_origin), "%s", origin);
+	return 0;
 }
 
 const char *tls_source(const struct tls *t)
@@ -188,9 +225,15 @@ static CURLcode on_ssl_ctx(CURL *c, void *ssl_config, void *arg)
 	const struct tls *t = arg;
 	mbedtls_ssl_config *conf = ssl_config;
 
-	(void)c;
+	char *url = NULL;
+
 	mbedtls_ssl_conf_ca_chain(conf, (mbedtls_x509_crt *)&t->chain, NULL);
 	mbedtls_ssl_conf_ciphersuites(conf, t->suites);
+	curl_easy_getinfo(c, CURLINFO_EFFECTIVE_URL, &url);
+	if (*t->own_origin && url && http_same_origin(url, t->own_origin) &&
+	    mbedtls_ssl_conf_own_cert(conf, (mbedtls_x509_crt *)&t->own,
+				      (mbedtls_pk_context *)&t->own_key))
+		return CURLE_SSL_CERTPROBLEM;
 	return CURLE_OK;
 }
 

@@ -21,6 +21,12 @@ struct tls;
  * certificate is an error (CODE_USAGE), never a silent fall-back.
  */
 int tls_new(struct tls **ret, const char *ca_file, struct err *e);
+/*
+ * Client certificate (chain) and key, PEM or DER, read once; shown only to `origin` (http_origin form), never to where it
+ * redirects. CODE_USAGE names the file that is none, or says that the two do not belong together. Before threads start.
+ */
+int tls_client_certificate(struct tls *t, const char *cert_file, const char *key_file,
+			   const char *origin, struct err *e);
 void tls_free(struct tls *t);
 const char *tls_source(const struct tls *t);	/* for messages: path or "built-in Mozilla bundle" */
 /* Borrows t for the life of the handle. */

@@ -136,7 +136,7 @@ def test_the_last_argument_is_not_the_password(private, fetcher, dest):
 
 def test_no_credentials(private, fetcher, dest):
     words = last_words(fetcher.pull(private[0].ref, dest).exits(20))
-    assert "401" in words and "credential" in words
+    assert "credentials" in words and "--registry-config" in words
     nothing_published(dest)
 
 
@@ -301,8 +301,7 @@ def test_refused_with_every_token(faults, fetcher, dest):
 def test_token_service_refuses(faults, fetcher, dest):
     art = faults.artifact({"a": b"x"})
     faults.auth_bearer(users=None, refuse=True)
-    words = last_words(fetcher.pull(art.ref, dest).exits(20))
-    assert "token" in words
+    assert "credentials" in last_words(fetcher.pull(art.ref, dest).exits(20))
 
 
 def test_token_service_is_down_for_a_moment(faults, fetcher, dest):
@@ -321,7 +320,7 @@ def test_token_answers_that_are_no_tokens(faults, fetcher, dest, body):
     """[K34]: capped, and nothing of them becomes a header."""
     art = faults.artifact({"a": b"x"})
     faults.auth_bearer(users=None)
-    faults.rule("token", body=body)
+    faults.rule("token", handler=lambda request, reply: setattr(reply, "body", body))
     fetcher.pull(art.ref, dest, "--retry-timeout", "500ms").exits(20)
     assert not any("x-evil" in r.headers for r in faults.requests)
 

@@ -404,8 +404,6 @@ DAMAGE = {
     "file truncated": lambda d: os.truncate(d / "same.bin", 100),
     "file grown": lambda d: open(d / "same.bin", "ab").write(b"x"),
     "file rewritten": lambda d: (d / "config.json").write_bytes(b"OLD"),
-    "file is a link": lambda d: ((d / "config.json").unlink(),
-                                 (d / "config.json").symlink_to("same.bin")),
     "folder deleted": lambda d: shutil.rmtree(d / "gone"),
     "meta deleted": lambda d: shutil.rmtree(d / ".fetcher" / "meta"),
     "meta garbage": lambda d: [p.write_text("{") for p in (d / ".fetcher" / "meta").iterdir()],
@@ -432,10 +430,20 @@ def test_damage_is_repaired(old, wire, fetcher, dest, what):
         assert wire.body("/blobs/") < 1000, "more was fetched than was lost"
 
 
+def test_a_file_that_became_a_link_is_not_written_through(old, fetcher, dest):
+    """Somebody put it there: it is named and left alone."""
+    fetcher.pull(old.ref, dest).ok()
+    (dest / "config.json").unlink()
+    (dest / "config.json").symlink_to("same.bin")
+    assert "config.json" in last_words(fetcher.pull(old.ref, dest).exits(24))
+    assert sha(OLD["same.bin"]) == files_in(dest)["same.bin"]
+
+
 VERSION_DAMAGE = {
     "link deleted": lambda d, v: (d / "current").unlink(),
     "link to nothing": lambda d, v: ((d / "current").unlink(),
-                                     (d / "current").symlink_to(".fetcher/versions/nothing")),
+                                     (d / "current").symlink_to(
+                                         ".fetcher/versions/sha256-" + "0" * 64)),
     "version deleted": lambda d, v: shutil.rmtree(v),
     "file of it deleted": lambda d, v: (v / "config.json").unlink(),
     "file of it truncated": lambda d, v: os.truncate(v / "same.bin", 5),

@@ -786,6 +786,56 @@ static void unsynced_meta_of_another_boot(void **state)
 	fx_plan_release(&f);
 }
 
+/* What another boot wrote down proves nothing: content may never have reached the disk. */
+static void ledger_of_another_boot(void **state)
+{
+	struct fx_plan f;
+	char path[256], *text, *line;
+	struct stat st;
+
+	(void)state;
+	FX_PLAN(&f, "a=right", "b=2");
+	interrupted(&f, STORE_FLAT, 1);
+	snprintf(path, sizeof(path), ".fetcher/partial/%s.placed", f.version);
+	text = strdup(fx_text(path));
+	line = strchr(text, '\n');
+	assert_non_null(line);
+	assert_non_null(strstr(line, " a\n"));
+	line[-1] = line[-1] == '0' ? '1' : '0';
+	fx_put(path, text);
+	free(text);
+	assert_int_equal(stat(fx_path("a"), &st), 0);
+	fx_put("a", "\1\1\1\1\1");
+	assert_int_equal(utimensat(AT_FDCWD, fx_path("a"),
+				   (struct timespec[2]){ st.st_atim, st.st_mtim }, 0), 0);
+	publish(&f, STORE_FLAT);
+	assert_int_equal(f.fetched, 2);
+	fx_assert_complete(&f, "");
+	fx_plan_release(&f);
+}
+
+static void repair_takes_the_marker_away(void **state)
+{
+	enum store_layout layouts[] = { STORE_FLAT, STORE_VERSIONS };
+	struct fx_plan f;
+
+	(void)state;
+	FX_PLAN(&f, "a=1", "b=2");
+	for (size_t l = 0; l < 2; l++) {
+		publish(&f, layouts[l]);
+		unlink(fx_path(l ? "current/b" : "b"));
+		interrupted(&f, layouts[l], 1);
+		assert_false(fx_exists(".fetcher/ready.json"));
+		publish(&f, layouts[l]);
+		assert_ready(&f, 1);
+		/* but a version that is whole keeps its marker until the swap */
+		interrupted(&f, STORE_VERSIONS, 0);
+		assert_int_equal(fx_exists(".fetcher/ready.json"), true);
+		fx_wipe(fx_dest);
+	}
+	fx_plan_release(&f);
+}
+
 /* --- finding and placing --- */
 
 static void find_only_what_is_untouched(void **state)
@@ -1318,7 +1368,8 @@ int main(void)
 		T(dest_may_be_a_link), T(versions_swap), T(layouts_side_by_side),
 		T(selection_has_its_own_version), T(case_4_stale_temporaries_are_swept),
 		T(resumed_publications_fetch_the_rest), T(ledger_does_not_vouch_for_changed_files),
-		T(unsynced_meta_of_another_boot), T(find_only_what_is_untouched),
+		T(unsynced_meta_of_another_boot), T(ledger_of_another_boot),
+		T(repair_takes_the_marker_away), T(find_only_what_is_untouched),
 		T(modes_and_times), T(another_mode_is_another_inode), T(small_twins_are_copies),
 		T(wrong_size_is_not_published), T(file_changed_before_commit),
 		T(threads_place_at_once), T(case_16_few_descriptors),

@@ -87,7 +87,7 @@ def push(registry, repo, tag, files, artifact_type=None, annotations=None, media
         args += [*extra, f"{registry.host}/{repo}:{tag}"]
         args += [f"{name}:{media_type}" if media_type else name for name in files]
         # A title that holds a colon needs its media type said, for oras cuts at the last one.
-        done = command("oras", *args, cwd=folder, env={"DOCKER_CONFIG": folder}, timeout=900)
+        done = command("oras", *args, cwd=folder, env={"DOCKER_CONFIG": folder + ".none"}, timeout=900)
     digest = re.search(r"Digest: (sha256:[0-9a-f]{64})", done.stdout)[1]
     return Pushed(registry, repo, tag, digest)
 
