@@ -184,13 +184,15 @@ $(HOST)/libfetcher.a: $(TESTED:%.c=$(HOST)/obj/%.o) $(GENERATED:build/gen/%.c=$(
 	@rm -f $@
 	@ar crD $@ $^
 
+# A group: Mbed TLS calls back into crypto/gcm_alt.c.
+HOST_LIBS := -Wl,--start-group $(HOST)/libfetcher.a -L$(HOST_SYSROOT)/lib $(LIBS) -Wl,--end-group
 $(HOST)/unit/%: $(HOST)/obj/test/unit/%.o $(HOST)/libfetcher.a
 	@mkdir -p $(@D)
-	@$(HOST_CC) $(SANITIZE) -o $@ $< $(HOST)/libfetcher.a -L$(HOST_SYSROOT)/lib $(LIBS) -lcmocka -lpthread \
+	@$(HOST_CC) $(SANITIZE) -o $@ $< $(HOST_LIBS) -lcmocka -lpthread \
 		$$(sed -n 's,^// ldflags: ,,p' test/unit/$*.c)
 $(HOST)/fuzz/%: $(HOST)/obj/test/fuzz/%.o $(HOST)/obj/test/fuzz/replay.o $(HOST)/libfetcher.a
 	@mkdir -p $(@D)
-	@$(HOST_CC) $(SANITIZE) -o $@ $(filter %.o,$^) $(HOST)/libfetcher.a -L$(HOST_SYSROOT)/lib $(LIBS) -lpthread
+	@$(HOST_CC) $(SANITIZE) -o $@ $(filter %.o,$^) $(HOST_LIBS) -lpthread
 .PRECIOUS: $(HOST)/obj/%.o $(HOST)/obj/test/%.o
 -include $(TESTED:%.c=$(HOST)/obj/%.d) $(UNITS:$(HOST)/unit/%=$(HOST)/obj/test/unit/%.d) \
 	$(FUZZERS:%=$(HOST)/obj/test/fuzz/%.d)

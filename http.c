@@ -412,12 +412,12 @@ int http_curl_error(struct http *h, CURL *c, CURLcode rc, const char *errbuf, co
 					     "the server's certificate cannot be used");
 		return network_error(e, CODE_NETWORK, true, what, why, "");
 	case CURLE_URL_MALFORMAT:
-	case CURLE_UNSUPPORTED_PROTOCOL:
 		return network_error(e, CODE_USAGE, false, what, why, "");
 	case CURLE_OUT_OF_MEMORY:
 		return err_oom(e);
 	case CURLE_OPERATION_TIMEDOUT:
 		return network_error(e, CODE_DEADLINE, true, what, why, "");
+	case CURLE_UNSUPPORTED_PROTOCOL: /* "HTTP/0.9": no status line at all */
 	case CURLE_WEIRD_SERVER_REPLY:
 		return network_error(e, CODE_NETWORK, false, what, why, "is this an HTTP server?");
 	case CURLE_WRITE_ERROR:

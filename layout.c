@@ -658,7 +658,7 @@ int layout_plan(const struct oci_manifest *m, const struct layout_options *o, st
 		if (!l.files)
 			return err_oom(e);
 	}
-	if (add_layers(m, o, &l, e) || sort_paths(&l, e) || check_prefixes(&l, e))
+	if (add_layers(m, o ? o : &everything, &l, e) || sort_paths(&l, e) || check_prefixes(&l, e))
 		goto fail;
 	filter(&l, o ? o : &everything);
 	if (l.n_files == 0) {

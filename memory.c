@@ -11,9 +11,6 @@
 #define DROP_WINDOW (64 * MIB)
 
 /* linux/magic.h and the file systems' own sources */
-#define FS_TMPFS 0x01021994
-#define FS_RAMFS 0x858458f6
-#define FS_HUGETLBFS 0x958458f6
 static const uint32_t network_fs[] = {
 	0x6969,		/* nfs */
 	0xff534d42,	/* cifs */
@@ -51,11 +48,9 @@ uint64_t memory_drop_window(int fd, uint64_t total)
 {
 	struct statfs fs;
 
-	if (fstatfs(fd, &fs))
+	if (sys_is_memory_fs(fd) || fstatfs(fd, &fs))
 		return 0;
 	uint32_t type = (uint32_t)fs.f_type;
-	if (type == FS_TMPFS || type == FS_RAMFS || type == FS_HUGETLBFS)
-		return 0;
 	for (size_t i = 0; i < ARRAY_SIZE(network_fs); i++)
 		if (type == network_fs[i])
 			return DROP_WINDOW;

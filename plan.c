@@ -149,7 +149,7 @@ int spans_copy(struct spans *to, const struct spans *from)
 
 /* --- concurrency --- */
 
-#define STEP_MS 100	/* time at one level before its throughput means something */
+#define STEP_MS 50		/* time at one level before its throughput means something */
 #define REPROBE_MS 20000 /* a settled level is questioned again after this */
 #define HOLD_MS 5000	/* no growth so soon after an overload */
 
@@ -166,7 +166,7 @@ void plan_control_init(struct plan_control *c, unsigned start, unsigned max, uin
 /*
  * Doubles as long as doubling pays: the new level must bring at least a quarter more
  * bytes than the one before, else the level before was enough and is taken again.
- * Doubling reaches 16 from 4 within 300 ms, which matters where each connection is capped
+ * Doubling reaches 16 from 2 within 200 ms, which matters where each connection is capped
  * (object stores); where one connection fills the line, it ends after one try.
  */
 unsigned plan_control_tick(struct plan_control *c, uint64_t now_ms, uint64_t bytes, unsigned busy)
@@ -181,6 +181,11 @@ unsigned plan_control_tick(struct plan_control *c, uint64_t now_ms, uint64_t byt
 	/* Only a level that was in use for the whole step can be judged */
 	if (busy < c->target || now_ms < c->hold_until_ms || rate <= 0)
 		return c->target;
+	if (!c->warm) {
+		/* the first step holds connects and slow starts: it would make any second one look good */
+		c->warm = true;
+		return c->target;
+	}
 	if (c->settled) {
 		if (++c->idle_ticks * STEP_MS < REPROBE_MS)
 			return c->target;

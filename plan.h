@@ -39,6 +39,7 @@ int spans_copy(struct spans *to, const struct spans *from);
 struct plan_control {
 	unsigned target;	/* connections wanted now */
 	unsigned floor, max;
+	bool warm;		/* bytes flow */
 	bool settled;		/* growth brought nothing: stay */
 	uint64_t last_ms, last_bytes;
 	double last_rate;	/* bytes per ms at the previous step */
@@ -47,7 +48,7 @@ struct plan_control {
 	unsigned idle_ticks;
 };
 void plan_control_init(struct plan_control *c, unsigned start, unsigned max, uint64_t now_ms);
-/* Feeds the byte counter; returns the target. Call every 50-200 ms while connections are busy. */
+/* Feeds the byte counter; returns the target. Call every 50 ms or so while connections are busy. */
 unsigned plan_control_tick(struct plan_control *c, uint64_t now_ms, uint64_t bytes, unsigned busy);
 /* A 429/503 or a collapse: halve, at most once per second. */
 void plan_control_overload(struct plan_control *c, uint64_t now_ms);

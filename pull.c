@@ -161,7 +161,7 @@ static enum store_layout wanted_layout(const struct pull *p)
 }
 
 /* 1: the volume holds this very version, complete and untouched; marker is handed over. */
-static int up_to_date(struct pull *p, struct pull_result *r, struct err *e)
+static int up_to_date(struct pull *p, struct pull_result *r, bool locked, struct err *e)
 {
 	struct store_marker m = { 0 };
 	struct store_meta meta = { 0 };
@@ -175,7 +175,7 @@ static int up_to_date(struct pull *p, struct pull_result *r, struct err *e)
 	    strcmp(m.path, wanted_layout(p) == STORE_FLAT ? "." : "current") == 0 &&
 	    store_read_meta(p->store, p->version, &meta, &why) == 1) {
 		have = store_check(p->store, &m, &meta, false, &why);
-		if (have == 0)
+		if (have == 0 && locked)
 			log_line(LOG_WARN, "the published files were changed; mending", "reason", why.msg, NULL);
 	}
 	store_meta_release(&meta);
@@ -201,7 +201,7 @@ static int open_volume(struct pull *p, struct pull_result *r, struct err *e)
 	struct err ignored;
 
 	if (store_open(&p->store, p->o->dest, false, &ignored) == 0) {
-		int done = up_to_date(p, r, &ignored);
+		int done = up_to_date(p, r, false, &ignored);
 		if (done == 1)
 			return 1;
 		store_close(p->store);
@@ -211,7 +211,7 @@ static int open_volume(struct pull *p, struct pull_result *r, struct err *e)
 	    store_lock(p->store, p->cfg->lock_timeout_ms, p->o->stop, on_waiting, NULL, e))
 		return -1;
 	/* whoever held the lock may have done the work */
-	return up_to_date(p, r, e);
+	return up_to_date(p, r, true, e);
 }
 
 /* --- plan --- */

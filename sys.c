@@ -10,6 +10,7 @@
 #include <sys/ioctl.h>
 #include <sys/random.h>
 #include <sys/statvfs.h>
+#include <sys/vfs.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -397,6 +398,22 @@ int sys_replace_file(int dirfd, const char *name, const void *p, size_t n, mode_
 	return -1;
 }
 
+bool sys_is_memory_fs(int fd)
+{
+	struct statfs v;
+
+	if (fstatfs(fd, &v) < 0)
+		return false;
+	switch ((uint32_t)v.f_type) {
+	case 0x01021994:	/* tmpfs */
+	case 0x858458f6:	/* ramfs */
+	case 0x958458f6:	/* hugetlbfs */
+		return true;
+	default:
+		return false;
+	}
+}
+
 int sys_preallocate(int fd, uint64_t size)
 {
 	struct stat st;
@@ -406,12 +423,14 @@ int sys_preallocate(int fd, uint64_t size)
 		return errno = EFBIG, -1;
 	if (size == 0)
 		return 0;
+	/* Reserving memory takes as long as filling it (0.25 s per GiB), and nothing else can be done meanwhile. */
+	bool memory = sys_is_memory_fs(fd);
 	do
-		rc = fallocate(fd, 0, 0, (off_t)size);
-	while (rc < 0 && errno == EINTR);
+		rc = memory ? -1 : fallocate(fd, 0, 0, (off_t)size);
+	while (rc < 0 && !memory && errno == EINTR);
 	if (rc == 0)
 		return 0;
-	if (errno != EOPNOTSUPP && errno != ENOSYS && errno != EINVAL)
+	if (!memory && errno != EOPNOTSUPP && errno != ENOSYS && errno != EINVAL)
 		return -1;
 	if (fstat(fd, &st) < 0)
 		return -1;

@@ -65,6 +65,8 @@ void sys_temp_name(char ret[static SYS_TEMP_NAME]);
 bool sys_is_temp_name(const char *name);
 /* fsync of a directory; file systems that know no such thing (EINVAL, ENOTSUP) count as done. */
 int sys_sync_dir(int fd);
+/* Files of this file system live in memory: tmpfs and its kin. */
+bool sys_is_memory_fs(int fd);
 /*
  * Reserves size bytes and makes the file at least that long (it is never cut). ENOSPC and EFBIG
  * are errors; file systems without fallocate get ftruncate.

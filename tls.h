@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Trust anchors and cipher preferences for every connection (design D5.1). Row 1; called by http only.
+ * Trust anchors and cipher preferences for every connection (design D5.1). Row 1; called by http only; peer: http (origins).
  *
  * libcurl's Mbed TLS backend would parse the CA bundle once per connection; here it is
  * parsed once and lent to each connection through CURLOPT_SSL_CTX_FUNCTION.

@@ -11,10 +11,9 @@
 #include "transfer_internal.h"
 
 #define DEFAULT_CONNECTIONS 16
-#define START_CONNECTIONS 4
 #define DEFAULT_RANGE (16 * MIB)
 #define HASH_SLICE (2 * MIB)
-#define TICK_MS 100
+#define TICK_MS 50
 #define KEEP_MS 200
 #define FDS_RESERVED 24
 
@@ -331,7 +330,8 @@ static int set_up(struct transfer *t, const struct transfer_item *items, size_t 
 	t->range_size = t->o->range_size ? t->o->range_size : DEFAULT_RANGE;
 	unsigned lanes = t->o->lanes ? t->o->lanes : MIN(sys_cpus(), (unsigned)LIMIT_LANES);
 	t->n_lanes = MIN(MIN(lanes, (unsigned)LIMIT_LANES), t->max_connections);
-	plan_control_init(&t->control, START_CONNECTIONS, t->max_connections, sys_now_ms());
+	/* one per lane: where that fills the line, each lane hashes what it receives while it is hot */
+	plan_control_init(&t->control, t->n_lanes, t->max_connections, sys_now_ms());
 	atomic_store(&t->target, t->control.target);
 	return 0;
 }

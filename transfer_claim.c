@@ -36,7 +36,9 @@ static bool next_span(struct transfer *t, struct item *it, struct span *ret, boo
 
 	if (it->opening || !it->blob || it->state != ITEM_ACTIVE || it->mode == MODE_PROBING)
 		return false;
-	if (item_is_small(t, it) || it->no_range || it->again || it->mode == MODE_STREAM) {
+	/* a small blob is one plain request; only the rest of a broken one is asked for by range */
+	bool whole = item_is_small(t, it) && it->taken.n == 0;
+	if (whole || it->no_range || it->again || it->mode == MODE_STREAM) {
 		*ret = (struct span){ 0, it->in->size };
 		*ret_ranged = false;
 		return it->n_parts == 0 && blob_gap(it->blob, 0, &gap);

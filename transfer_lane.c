@@ -10,7 +10,7 @@
 #define POLL_MS 100
 #define POLL_HUNGRY_MS 25		/* with room to spare: others may give work back */
 #define CHECK_MS 250
-#define BACKLOG_HIGH (48 * MIB)	/* hashing that far behind goes before receiving */
+#define HASH_ROUNDS 32			/* slices hashed between two looks at the sockets, at most */
 #define LANE_STACK (512 * KIB)
 
 /* --- response --- */
@@ -336,8 +336,12 @@ static void *lane_main(void *arg)
 		curl_multi_perform(l->m, &running);
 		lane_drain(l);
 		lane_check(l);
+		/*
+		 * Hashing goes before receiving: only a blob without backlog is hashed from the receive
+		 * buffer, and meanwhile the kernel's buffers and the other lanes receive.
+		 */
 		uint64_t backlog = transfer_hash_round(t, l);
-		while (backlog > BACKLOG_HIGH && !atomic_load(&t->over))
+		for (int i = 1; i < HASH_ROUNDS && backlog && !atomic_load(&t->over); i++)
 			backlog = transfer_hash_round(t, l);
 		bool hungry = l->busy < transfer_quota(t, l->index);
 		atomic_store(&l->idle, hungry);

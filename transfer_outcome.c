@@ -200,6 +200,10 @@ static enum next_step judge(struct transfer *t, struct part *p, CURLcode rc, str
 		return NEXT_WAIT;
 	}
 	http_curl_error(t->h, p->c, rc, p->errbuf, what, e);
+	/* no HTTP at all, from a server that spoke it before: something on the way hiccups */
+	if ((rc == CURLE_UNSUPPORTED_PROTOCOL || rc == CURLE_WEIRD_SERVER_REPLY) &&
+	    ++p->it->bad_answers <= MAX_BAD_ANSWERS)
+		return NEXT_WAIT;
 	return e->retryable ? NEXT_WAIT : NEXT_FAIL;
 }
 

@@ -16,7 +16,7 @@ SPAWN = pathlib.Path(__file__).with_name("spawn.py")
 CORES = os.cpu_count()
 TICK = os.sysconf("SC_CLK_TCK")
 RUN_SECONDS = 600
-STRACE_SECONDS = 120
+STRACE_SECONDS = 60
 
 
 class Job:

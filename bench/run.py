@@ -63,6 +63,7 @@ class Bench:
         self.fetchers = [clients.Fetcher("fetcher", shlex.split(options.fetcher))]
         self.fetchers += [clients.Fetcher(*split_also(text)) for text in options.also]
         self.raw = {}
+        self.began = time.strftime("%Y-%m-%d", time.gmtime())
 
     # ---- pieces -----------------------------------------------------------------------------
 
@@ -225,7 +226,20 @@ class Bench:
                 say(f"  left out: {e}")
                 lines = [f"Left out: {e}."]
             sections += ["", f"### {letter}. {TITLES[letter]}", "", *lines]
-        return sections
+            text = self.write(sections)  # after each one: a run that is stopped leaves its tables
+        return text
+
+    def write(self, sections):
+        """The whole page so far, in the file; and returned."""
+        words = None if self.fetchers[0].ready() else self.fetchers[0].words[:1]
+        head = f"Machine: {report.machine()}. {self.began}, {self.options.rounds} rounds."
+        text = "\n".join([head, "", f"Programs: {report.programs(words)}.", *sections, "",
+                          report.NOTES, ""])
+        out = self.options.out
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text)
+        out.with_suffix(".json").write_text(json.dumps(self.raw, indent=1) + "\n")
+        return text
 
 
 # ---- targets --------------------------------------------------------------------------------
@@ -348,21 +362,13 @@ def main(argv):
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     folder = make_folder()
     bench = None
-    began = time.strftime("%Y-%m-%d", time.gmtime())
     try:
         bench = Bench(options, folder)
-        sections = bench.run()
+        print(bench.run())
     finally:
         if bench:
             bench.backends.stop()
         shutil.rmtree(folder, ignore_errors=True)
-    words = None if bench.fetchers[0].ready() else bench.fetchers[0].words[:1]
-    text = "\n".join([f"Machine: {report.machine()}. {began}, {options.rounds} rounds.", "",
-                      f"Programs: {report.programs(words)}.", *sections, "", report.NOTES, ""])
-    print(text)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(text)
-    options.out.with_suffix(".json").write_text(json.dumps(bench.raw, indent=1) + "\n")
     failed = [f"{letter} {name}: {found['failure']}" for letter, results in bench.raw.items()
               for name, found in results.items()
               if name.split()[0] == "fetcher" and found["failure"]]

@@ -78,9 +78,9 @@ def main():
     out = [HEADER, '#include "ca_bundle.h"\n\n', "const unsigned char ca_bundle_der[] = {\n"]
     size = 0
     for label, der in found:
-        if len(der) >= 1 << 16:
+        if len(der) >= 1 << 24:
             sys.exit(f"certdata.py: {label}: too large")
-        data = len(der).to_bytes(4, "big") + der
+        data = len(der).to_bytes(3, "big") + der
         size += len(data)
         out.append(f"/* {comment(label)} */\n")
         for i in range(0, len(data), 32):
@@ -93,7 +93,7 @@ def main():
 #include <stddef.h>
 
 /*
- * {len(found)} certificates, one after the other: 4 bytes of length, big endian, then that many bytes of DER. The array is
+ * {len(found)} certificates, one after the other: 3 bytes of length, big endian, then that many bytes of DER. The array is
  * constant and lives as long as the process, so mbedtls_x509_crt_parse_der_nocopy() may point into it.
  */
 extern const unsigned char ca_bundle_der[];

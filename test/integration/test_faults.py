@@ -210,7 +210,7 @@ def test_stalled_manifest(faults, art, fetcher, dest):
 
 
 def test_everything_stalls(faults, art, fetcher, dest):
-    faults.rule("blob", stall_at=1000)
+    faults.rule("blob", stall_at=0)
     r = fetcher.pull(art.ref, dest, *RANGES, *QUICK, timeout=60)
     assert r.rc in (30, 31), r
     assert "w.bin" not in files_in(dest)
@@ -238,11 +238,12 @@ def test_deadline(faults, art, fetcher, dest):
     assert "deadline" in last_words(r)
 
 
-def test_budget_starts_anew_with_progress(faults, fetcher, dest):
+@pytest.mark.parametrize("size", [600_000, 1_500_000])
+def test_budget_starts_anew_with_progress(faults, fetcher, dest, size):
     """Each answer breaks off early, for longer than the retry budget in all; bytes renew it."""
-    body = data(8, 600_000)
+    body = data(8, size)
     art = faults.artifact({"a": body})
-    faults.rule("blob", reset_at=20_000, delay=0.1)
+    faults.rule("blob", reset_at=size // 30, delay=0.1)
     began = time.monotonic()
     fetcher.pull(art.ref, dest, "--concurrency", "1", "--retry-timeout", "1500ms", timeout=100).ok()
     assert time.monotonic() - began > 1.5, "the case did not outlast the budget"

@@ -125,8 +125,8 @@ static void control_reaches_the_limit_fast_where_connections_are_capped(void **s
 	struct line l = { .per_connection = 32768 };
 
 	(void)state;
-	plan_control_init(&c, 4, 16, 0);
-	run(&c, &l, 300);
+	plan_control_init(&c, 2, 16, 0);
+	run(&c, &l, 400);
 	assert_int_equal(c.target, 16);
 	run(&c, &l, 5000);
 	assert_int_equal(c.target, 16);
