@@ -150,6 +150,8 @@ int spans_copy(struct spans *to, const struct spans *from)
 /* --- concurrency --- */
 
 #define STEP_MS 50		/* time at one level before its throughput means something */
+#define PAYS_WELL 1.5	/* twice the connections brought half as much again: double once more */
+#define PAYS 1.2	/* brought something: stay; less: go back */
 #define REPROBE_MS 20000 /* a settled level is questioned again after this */
 #define HOLD_MS 5000	/* no growth so soon after an overload */
 
@@ -164,8 +166,7 @@ void plan_control_init(struct plan_control *c, unsigned start, unsigned max, uin
 }
 
 /*
- * Doubles as long as doubling pays: the new level must bring at least a quarter more
- * bytes than the one before, else the level before was enough and is taken again.
+ * Doubles as long as doubling pays; where it does not, the level before was enough and is taken again.
  * Doubling reaches 16 from 2 within 200 ms, which matters where each connection is capped
  * (object stores); where one connection fills the line, it ends after one try.
  */
@@ -192,8 +193,8 @@ unsigned plan_control_tick(struct plan_control *c, uint64_t now_ms, uint64_t byt
 		c->settled = false;
 		c->last_target = 0;
 	}
-	if (c->last_target && c->last_target < c->target && rate < c->last_rate * 1.25) {
-		c->target = rate > c->last_rate * 1.1 ? c->target : c->last_target;
+	if (c->last_target && c->last_target < c->target && rate < c->last_rate * PAYS_WELL) {
+		c->target = rate > c->last_rate * PAYS ? c->target : c->last_target;
 		c->settled = true;
 		c->idle_ticks = 0;
 		return c->target;

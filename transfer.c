@@ -262,12 +262,25 @@ static void check_limits(struct transfer *t, uint64_t now, uint64_t done, uint64
 	}
 }
 
+/* Lock held. */
+static void measure(struct transfer *t, uint64_t now, uint64_t done)
+{
+	uint64_t dt = now - t->rate_ms;
+
+	if (dt < TICK_MS / 2 || done < t->rate_done)
+		return;
+	uint64_t rate = (done - t->rate_done) * 1000 / dt;
+	t->rate = t->rate ? (3 * t->rate + rate) / 4 : rate;
+	t->rate_ms = now;
+	t->rate_done = done;
+}
+
 static void wait_for_end(struct transfer *t)
 {
 	uint64_t last_done = 0;
 
 	pthread_mutex_lock(&t->lock);
-	t->progress_ms = sys_now_ms();
+	t->progress_ms = t->rate_ms = sys_now_ms();
 	while (!atomic_load(&t->over)) {
 		nap(t, TICK_MS);
 		uint64_t now = sys_now_ms(), done = atomic_load(&t->stats->done);
@@ -275,6 +288,7 @@ static void wait_for_end(struct transfer *t)
 		for (struct item *it = t->active; it; it = it->next_active)
 			busy += it->n_parts;
 		atomic_store(&t->target, plan_control_tick(&t->control, now, done, busy));
+		measure(t, now, done);
 		check_limits(t, now, done, &last_done);
 		pthread_mutex_unlock(&t->lock);
 		transfer_wake(t);

@@ -5,6 +5,8 @@
 #include "transfer_internal.h"
 
 #define MIN_RANGE (2 * MIB)	/* the last ranges shrink to this, so that all connections end together */
+#define ALONE_RANGE (32 * MIB)	/* most, where one blob is all there is to hash */
+#define MAX_RANGE (256 * MIB)
 #define MIN_SPLIT (1 * MIB)
 #define SPLIT_ETA_MS 200	/* a range that needs longer is shared with an idle connection */
 #define HEDGE_IDLE_MS 2000	/* a range without progress for so long is asked for twice */
@@ -12,7 +14,7 @@
 /* Lock held. How far ahead of the hash ranges may be asked for: bounds what is read back from the page cache. */
 static uint64_t window(const struct transfer *t)
 {
-	uint64_t w = 2 * t->range_size * atomic_load(&t->target);
+	uint64_t w = 2 * MAX(t->range_size, ALONE_RANGE) * atomic_load(&t->target);
 
 	return MIN(MAX(w, 64 * MIB), 1024 * MIB);
 }
@@ -27,6 +29,27 @@ static uint64_t unclaimed(const struct transfer *t)
 	for (const struct item *it = t->active; it; it = it->next_active)
 		sum += it->in->size - MIN(it->in->size, spans_total(&it->taken));
 	return sum;
+}
+
+/*
+ * Lock held. How much to ask for at once. A request costs the registry milliseconds (docker-registry allocates 4 MiB for
+ * each), so on a fast line a range should last half a second; a blob that is hashed alone wants its
+ * ranges close together, and at the end all connections should finish at the same time.
+ */
+static uint64_t range_length(const struct transfer *t)
+{
+	uint64_t per_connection = t->rate / MAX(atomic_load(&t->target), 1u); /* bytes per second */
+	bool alone = t->n_active + (t->n_items - t->next_waiting) < t->n_lanes;
+	uint64_t most = t->range_size, least = MIN_RANGE;
+
+	if (!t->o->range_size) {
+		most = MAX(most, MIN(per_connection / 2, alone ? ALONE_RANGE : MAX_RANGE));
+		least = MIN(MAX(least, per_connection / 20), t->range_size);
+	}
+	uint64_t share = unclaimed(t) / (2 * (uint64_t)atomic_load(&t->target));
+	uint64_t len = MIN(MAX(share, least), most);
+	/* whole pages, so that pieces do not meet inside one */
+	return MAX(len & ~(uint64_t)0xffff, (uint64_t)0x10000);
 }
 
 /* Lock held. The next range of an item, or false. */
@@ -47,11 +70,7 @@ static bool next_span(struct transfer *t, struct item *it, struct span *ret, boo
 		return false;
 	if (gap.start > blob_frontier(it->blob) + window(t))
 		return false;
-	uint64_t share = unclaimed(t) / (2 * (uint64_t)atomic_load(&t->target));
-	uint64_t len = MIN(MAX(share, MIN_RANGE), t->range_size);
-	/* whole pages, so that pieces do not meet inside one */
-	len &= ~(uint64_t)0xffff;
-	*ret = (struct span){ gap.start, MIN(gap.end, gap.start + len) };
+	*ret = (struct span){ gap.start, MIN(gap.end, gap.start + range_length(t)) };
 	*ret_ranged = true;
 	return true;
 }

@@ -130,6 +130,8 @@ struct transfer {
 	unsigned max_connections;
 	uint64_t range_size;
 	struct plan_control control;
+	uint64_t rate;		/* new bytes per second, smoothed */
+	uint64_t rate_ms, rate_done;
 	atomic_uint target;	/* connections wanted now */
 	uint64_t not_before_ms;	/* the server asked everybody to wait */
 	uint64_t progress_ms;	/* last good byte, updated by the ticker */
