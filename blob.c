@@ -9,7 +9,7 @@
 
 #define JOURNAL_MAGIC "fetcher\1"
 #define JOURNAL_SPANS 120	/* kept per list; what is beyond is fetched again */
-#define JOURNAL_BYTES (32 * MIB) /* written since the last record */
+#define JOURNAL_BYTES (4 * MIB)	/* written since the last record: what a kill may cost */
 #define JOURNAL_MS 1000
 #define SYNC_BYTES (256 * MIB)
 #define SYNC_MS 5000
@@ -58,6 +58,7 @@ struct blob {
 	uint8_t state[HASHER_STATE_MAX];
 	bool finished;
 
+	char boot_id[40];
 	bool journaling;	/* a thread writes a record outside the lock */
 	uint64_t seq;
 	uint64_t journal_bytes, journal_ms;	/* written_bytes and time of the last record */
@@ -93,7 +94,7 @@ static void record_fill(struct blob *b, struct record *r)
 		.hashed = b->state_at,
 	};
 	memcpy(r->magic, JOURNAL_MAGIC, 8);
-	sys_boot_id(r->boot_id);
+	memcpy(r->boot_id, b->boot_id, sizeof(r->boot_id));
 	memcpy(r->digest, b->digest.bytes, sizeof(r->digest));
 	memcpy(r->state, b->state, sizeof(r->state));
 	copy_spans(r->written, &r->n_written, &b->written);
@@ -110,6 +111,10 @@ static int record_write(struct blob *b, struct record *r, bool sync, struct err 
 	record_check(r, r->check);
 	memcpy(slot, r, sizeof(*r));
 	_cleanup_close_ int fd = sys_open_beneath(b->dirfd, b->journal_name, flags, 0600);
+	/* something else under the name: the directory is ours alone, so it goes */
+	if (fd < 0 && (errno == ELOOP || errno == EISDIR) &&
+	    sys_remove_tree(b->dirfd, b->journal_name) == 0)
+		fd = sys_open_beneath(b->dirfd, b->journal_name, flags, 0600);
 	if (fd < 0)
 		return err_errno(e, CODE_LOCAL, errno, "cannot open the journal %s", b->journal_name);
 	if (sys_pwrite_full(fd, slot, sizeof(slot), (r->seq & 1) * SLOT) || (sync && fdatasync(fd)))
@@ -200,13 +205,11 @@ static int add_spans(struct spans *to, const struct span *v, uint32_t n)
 static int resume(struct blob *b, struct err *e)
 {
 	struct record r;
-	char boot_id[40];
 
 	if (!b->o.journal || !journal_read(b, &r))
 		return 0;
-	sys_boot_id(boot_id);
 	r.boot_id[sizeof(r.boot_id) - 1] = '\0';
-	bool same_boot = *boot_id && strcmp(boot_id, r.boot_id) == 0;
+	bool same_boot = *b->boot_id && strcmp(b->boot_id, r.boot_id) == 0;
 	b->seq = r.seq;
 	if (add_spans(&b->synced, r.synced, r.n_synced) ||
 	    (same_boot ? add_spans(&b->written, r.written, r.n_written) :
@@ -261,6 +264,7 @@ int blob_open(struct blob **ret, int partial_dirfd, const struct digest *d, uint
 	digest_format(d, '-', b->name);
 	snprintf(b->journal_name, sizeof(b->journal_name), "%s.journal", b->name);
 	hasher_init(&b->hasher, d->alg);
+	sys_boot_id(b->boot_id);
 	b->journal_ms = b->sync_ms = sys_now_ms();
 	if (open_file(b, e)) {
 		b->o.journal = false; /* leave what is there alone */
@@ -387,6 +391,7 @@ int blob_write(struct blob *b, uint64_t off, const void *p, size_t n, uint64_t *
 {
 	uint64_t end, fresh = 0;
 	struct span s;
+	bool journal = false;
 	int failed = 0;
 
 	if (!u64_add(off, n, &end) || end > b->size)
@@ -403,6 +408,7 @@ int blob_write(struct blob *b, uint64_t off, const void *p, size_t n, uint64_t *
 		pthread_mutex_lock(&b->lock);
 		bool hash = book(b, &s, e, &failed);
 		uint64_t frontier = b->frontier;
+		journal = journal || b->written_bytes - b->journal_bytes >= JOURNAL_BYTES;
 		pthread_mutex_unlock(&b->lock);
 		if (!hash)
 			continue;
@@ -411,6 +417,8 @@ int blob_write(struct blob *b, uint64_t off, const void *p, size_t n, uint64_t *
 		advance(b, s.end - frontier);
 		pthread_mutex_unlock(&b->lock);
 	}
+	if (!failed && journal)
+		failed = journal_write(b, false, e);
 	if (!failed)
 		*ret_new = fresh;
 	return failed;

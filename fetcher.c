@@ -66,6 +66,7 @@ static int start_signals(const struct config *cfg, struct err *e)
 	int rc;
 
 	sigaction(SIGPIPE, &ignore, NULL);
+	sigaction(SIGXFSZ, &ignore, NULL); /* RLIMIT_FSIZE: write says EFBIG instead */
 	/* a pull outlives the terminal it was started from */
 	if (cfg->command == CMD_PULL)
 		sigaction(SIGHUP, &ignore, NULL);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "http.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -16,6 +17,7 @@
 #define DEFAULT_STALL_MS 30000
 #define DEFAULT_BUDGET_MS 300000
 #define POLL_MS 100
+#define HANDSHAKES_MAX 4	/* TLS handshakes that failed: a wrong kind of server does not get better */
 #define CHALLENGES_MAX 4	/* 401s answered within one http_get */
 
 struct http {
@@ -50,7 +52,7 @@ int http_new(struct http **ret, const struct http_options *o, struct err *e)
 		http_free(h);
 		return err_set(e, CODE_INTERNAL, "libcurl could not start");
 	}
-	if (tls_new(&h->tls, o->ca_file, e) ||
+	if (tls_new(&h->tls, o->ca_file, o->insecure, e) ||
 	    (o->cert_file && tls_client_certificate(h->tls, o->cert_file, o->key_file,
 						    o->cert_origin ? o->cert_origin : "", e))) {
 		http_free(h);
@@ -410,7 +412,11 @@ int http_curl_error(struct http *h, CURL *c, CURLcode rc, const char *errbuf, co
 		if (strstr(why, "Certificate") || strstr(why, "certificate"))
 			return network_error(e, CODE_NETWORK, false, what, why,
 					     "the server's certificate cannot be used");
-		return network_error(e, CODE_NETWORK, true, what, why, "");
+		network_error(e, CODE_NETWORK, true, what, why,
+			      "if the registry serves plain HTTP, say --plain-http");
+		if (e)
+			e->sys_errno = EPROTO; /* http_get gives up on these after a few tries */
+		return -1;
 	case CURLE_URL_MALFORMAT:
 		return network_error(e, CODE_USAGE, false, what, why, "");
 	case CURLE_OUT_OF_MEMORY:
@@ -506,7 +512,7 @@ struct get {
 	const struct http_authority *a;
 	const struct http_request *q;
 	char *url;		/* of the next request */
-	unsigned hops, challenges, attempt;
+	unsigned hops, challenges, attempt, handshakes;
 	unsigned generation;
 	uint64_t give_up_ms;
 };
@@ -622,7 +628,8 @@ int http_get(struct http *h, const struct http_authority *a, const struct http_r
 	while (verdict == 0) {
 		struct http_response r = { 0 };
 		if (get_once(&g, &r, err)) {
-			if (!err->retryable)
+			bool hopeless = err->sys_errno == EPROTO && ++g.handshakes >= HANDSHAKES_MAX;
+			if (!err->retryable || hopeless)
 				verdict = -1;
 			else if (get_wait(&g, err->msg, err->retry_after_ms, err) || get_restart(&g, err))
 				verdict = -1;

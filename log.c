@@ -56,7 +56,7 @@ int err_errno(struct err *e, enum code code, int errnum, const char *fmt, ...)
 	fill(e, code, fmt, ap);
 	va_end(ap);
 	e->sys_errno = errnum;
-	if (code == CODE_LOCAL && (errnum == ENOSPC || errnum == EDQUOT))
+	if (code == CODE_LOCAL && (errnum == ENOSPC || errnum == EDQUOT || errnum == EFBIG))
 		e->code = CODE_SPACE;
 	/* musl's strerror is a table, glibc's is per thread: both may be called from any thread */
 	size_t n = strlen(e->msg);

@@ -50,7 +50,7 @@ struct err {
 /* Each returns -1, so that `return err_set(e, ...)` works. e may be NULL. */
 int err_set(struct err *e, enum code code, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
-/* Appends ": <strerror(errnum)>". ENOSPC and EDQUOT turn CODE_LOCAL into CODE_SPACE. */
+/* Appends ": <strerror(errnum)>". ENOSPC, EDQUOT and EFBIG turn CODE_LOCAL into CODE_SPACE. */
 int err_errno(struct err *e, enum code code, int errnum, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
 /* Puts "<text>: " before the message; code and the rest stay. */

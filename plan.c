@@ -153,6 +153,7 @@ int spans_copy(struct spans *to, const struct spans *from)
 #define PAYS_WELL 1.5	/* twice the connections brought half as much again: double once more */
 #define PAYS 1.2	/* brought something: stay; less: go back */
 #define REPROBE_MS 20000 /* a settled level is questioned again after this */
+#define STARVED_MS 1000	/* without a byte on any connection */
 #define HOLD_MS 5000	/* no growth so soon after an overload */
 
 void plan_control_init(struct plan_control *c, unsigned start, unsigned max, uint64_t now_ms)
@@ -162,6 +163,7 @@ void plan_control_init(struct plan_control *c, unsigned start, unsigned max, uin
 		.floor = 1,
 		.max = max,
 		.last_ms = now_ms,
+		.starved_since_ms = now_ms,
 	};
 }
 
@@ -180,7 +182,18 @@ unsigned plan_control_tick(struct plan_control *c, uint64_t now_ms, uint64_t byt
 	c->last_ms = now_ms;
 	c->last_bytes = bytes;
 	/* Only a level that was in use for the whole step can be judged */
-	if (busy < c->target || now_ms < c->hold_until_ms || rate <= 0)
+	if (busy < c->target || now_ms < c->hold_until_ms)
+		return c->target;
+	if (bytes > c->starved_bytes) {
+		c->starved_bytes = bytes;
+		c->starved_since_ms = now_ms;
+	} else if (now_ms - c->starved_since_ms >= STARVED_MS) {
+		/* all of them hang: others may not, and can take their ranges over */
+		c->starved_since_ms = now_ms;
+		c->target = MIN(c->target * 2, c->max);
+		c->last_target = 0;
+	}
+	if (rate <= 0)
 		return c->target;
 	if (!c->warm) {
 		/* the first step holds connects and slow starts: it would make any second one look good */

@@ -45,6 +45,7 @@ struct plan_control {
 	double last_rate;	/* bytes per ms at the previous step */
 	unsigned last_target;
 	uint64_t hold_until_ms;	/* no growth before */
+	uint64_t starved_since_ms, starved_bytes;
 	unsigned idle_ticks;
 };
 void plan_control_init(struct plan_control *c, unsigned start, unsigned max, uint64_t now_ms);

@@ -31,6 +31,7 @@ struct tls {
 	mbedtls_pk_context own_key;
 	char own_origin[512];
 	const int *suites;
+	bool insecure;
 	char source[LIMIT_PATH];
 };
 
@@ -155,7 +156,7 @@ static int load(struct tls *t, const char *ca_file, struct err *e)
 	return 0;
 }
 
-int tls_new(struct tls **ret, const char *ca_file, struct err *e)
+int tls_new(struct tls **ret, const char *ca_file, bool insecure, struct err *e)
 {
 	struct tls *t = calloc(1, sizeof(*t));
 
@@ -164,6 +165,7 @@ int tls_new(struct tls **ret, const char *ca_file, struct err *e)
 	mbedtls_x509_crt_init(&t->chain);
 	mbedtls_x509_crt_init(&t->own);
 	mbedtls_pk_init(&t->own_key);
+	t->insecure = insecure;
 	t->suites = cpu_has_aes() ? aes_first : chacha_first;
 	/* parsing keys uses PSA, which must be up before threads start */
 	if (psa_crypto_init() != PSA_SUCCESS) {
@@ -229,6 +231,8 @@ static CURLcode on_ssl_ctx(CURL *c, void *ssl_config, void *arg)
 
 	mbedtls_ssl_conf_ca_chain(conf, (mbedtls_x509_crt *)&t->chain, NULL);
 	mbedtls_ssl_conf_ciphersuites(conf, t->suites);
+	if (t->insecure)
+		mbedtls_ssl_conf_authmode(conf, MBEDTLS_SSL_VERIFY_NONE);
 	curl_easy_getinfo(c, CURLINFO_EFFECTIVE_URL, &url);
 	if (*t->own_origin && url && http_same_origin(url, t->own_origin) &&
 	    mbedtls_ssl_conf_own_cert(conf, (mbedtls_x509_crt *)&t->own,

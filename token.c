@@ -355,8 +355,12 @@ static int exchange(const struct token_query *q, struct http_request r, struct h
 		struct http_response resp = { 0 };
 		char *next = NULL;
 
-		if (q->fetch(q->ctx, &r, &resp, e) < 0)
+		if (q->fetch(q->ctx, &r, &resp, e) < 0) {
+			/* a token service that talks nonsense gives no access; the artifact is not what is wrong */
+			if (e && e->code == CODE_INTEGRITY)
+				e->code = CODE_AUTH;
 			return -1;
+		}
 		if (!is_redirect(resp.status)) {
 			*ret = resp;
 			return 0;

@@ -87,9 +87,10 @@ def podman(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def image(podman):
-    podman("build", "--pull=never", "--network=host", "-f", os.path.join(TOP, "Dockerfile.scratch"), "-t", IMAGE, TOP)
+    podman("build", "--layers=false", "--pull=never", "--network=host", "-f", os.path.join(TOP, "Dockerfile.scratch"), "-t", IMAGE, TOP)
     yield IMAGE
     podman("rmi", "-f", IMAGE)
+    podman("image", "prune", "-f")    # the builder stage; the base stays for the next run
 
 
 def test_image_is_small_and_bare(podman, image):

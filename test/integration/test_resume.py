@@ -14,6 +14,7 @@ import time
 import pytest
 
 from lib import oci
+from lib.client import binary
 from lib.content import Content, data, file_sha256, files_in
 from lib.look import holds, marker, nothing_published, partials, sha, until
 from lib.proc import free_port
@@ -77,6 +78,35 @@ def files_seen(dest):
             if p.is_file() and ".fetcher" not in p.parts}
 
 
+def check(dest, both, number):
+    """What may stand in DEST after a kill: whole and right if the marker is there."""
+    contents = {p.digest: content for p, content in both}
+    right = {}
+    for content in contents.values():
+        for name, value in content.items():
+            right.setdefault(name, set()).add(sha(value))
+    for name, digest in files_in(dest).items():
+        assert digest in right[name], f"kill {number}: {name} is not what it should be"
+    mark = marker(dest)
+    if not mark:
+        return
+    digest = mark["digest"]
+    if mark["path"] == "current":
+        # Link and marker are two renames: between them the link names the new version, which is
+        # whole, and nobody is told that it is ready.
+        linked = os.path.basename(os.readlink(dest / "current")).replace("-", ":")
+        if linked != digest:
+            assert fetch_probe(dest) == 21
+            digest = linked
+    seen = files_in(dest / mark["path"])
+    missing = [n for n, value in contents[digest].items() if seen.get(n) != sha(value)]
+    assert not missing, f"kill {number}: the marker is there, {missing[:5]} is not"
+
+
+def fetch_probe(dest):
+    return subprocess.run([*binary(), "probe", "-q", str(dest)], env={}).returncode
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", ["flat", "versions"])
 def test_kills_while_publishing(registry, wire, fetcher, tmp_path, layout):
@@ -101,19 +131,53 @@ def test_kills_while_publishing(registry, wire, fetcher, tmp_path, layout):
         time.sleep(chance.random() * lasts * 1.3)
         finished += not run.alive()
         run.kill()
-        mark = marker(dest)
-        if mark:
-            want = {q.digest: c for q, c in both}[mark["digest"]]
-            seen = files_in(dest / mark["path"])
-            missing = [n for n in want if seen.get(n) != sha(want[n])]
-            assert not missing, f"kill {number}: the marker is there, {missing[:5]} is not"
-            fetcher("probe", dest).ok()
+        check(dest, both, number)
     assert finished < 60, "no run was killed"
     p, content = both[1]
     fetcher.pull(p.ref, dest, "--layout", layout).ok()
     holds(dest if layout == "flat" else dest / "current", content)
     fetcher("verify", dest).ok()
     assert partials(dest) == {}
+
+
+@pytest.mark.parametrize("kills", [1, 4])
+def test_kills_between_two_versions_leave_nothing_of_the_old(faults, fetcher, dest, kills):
+    """Layout flat: killed on the way to a new digest, files that only the old one had go in the end."""
+    old = {f"old-{i:02d}": b"%d" % i for i in range(90)}
+    new = {f"new-{i:02d}": b"n%d" % i for i in range(90)}
+    new["last"] = data(5, 300_000)
+    one = faults.artifact(old, tag="one")
+    two = faults.artifact(new, tag="two")
+    fetcher.pull(one.ref, dest).ok()
+    for _ in range(kills):
+        go = threading.Event()
+        rule = faults.rule(two.digest_of("last"), hold_at=(1000, go))
+        run = fetcher.start("pull", "--plain-http", two.ref, dest)
+        assert faults.wait(lambda f: f.stalled == 1), run.err()
+        run.kill()
+        go.set()
+        faults.rules.remove(rule)
+        assert faults.wait(lambda f: f.stalled == 0)
+    fetcher.pull(two.ref, dest).ok()
+    holds(dest, new)
+
+
+@pytest.mark.parametrize("kill", [5, 40, 63, 64, 65])
+def test_files_of_a_version_that_never_was_ready_go_as_well(faults, fetcher, dest, kill):
+    """Killed after some of many small files of one digest were placed; then the tag moves."""
+    first = {f"first-{i:02d}": b"%d" % i for i in range(80)}
+    one = faults.artifact(first, tag="one")
+    two = faults.artifact({"second": b"2"}, tag="two")
+    go = threading.Event()
+    faults.rule("blob", after=kill, hold=go)
+    run = fetcher.start("pull", "--plain-http", "--concurrency", "1", one.ref, dest)
+    assert faults.wait(lambda f: f.stalled == 1), run.err()
+    until(lambda: len(files_in(dest)) >= kill - 1)
+    run.kill()
+    go.set()
+    faults.clear()
+    fetcher.pull(two.ref, dest).ok()
+    holds(dest, {"second": b"2"})
 
 
 # -- signals -------------------------------------------------------------------------------------

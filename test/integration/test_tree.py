@@ -27,9 +27,9 @@ def head(path):
 
 
 def parts_of(header):
-    """Modules a header says are its peers ("peer: x", "peers: x, y's data types")."""
-    match = re.search(r"peers?: ([^.\n;]*)", header)
-    return set(re.findall(r"[a-z_]+", match[1])) if match else set()
+    """Modules a header says its module may call: "calls a, b; peers: c, d's data types."."""
+    lists = re.findall(r"(?:\bcalls|\bpeers?:)\s([^.;]*(?:\.[ch]\b[^.;]*)*)", header)
+    return {w for part in lists for w in re.findall(r"[a-z_]+", part)}
 
 
 def module_rows():
@@ -111,7 +111,8 @@ def test_source_habits(path):
     lines = text.splitlines()
     assert lines[0] == "// SPDX-License-Identifier: Apache-2.0"
     assert len(lines) < 800, f"{len(lines)} lines"
-    assert not re.search(r"\btypedef struct\b", text)
+    if path.name != "gcm_alt.h":  # Mbed TLS wants the typedef
+        assert not re.search(r"\btypedef struct\b", text)
     assert not re.search(r"[ \t]+$", text, re.M), "blanks at the end of a line"
     start = None
     for number, line in enumerate(lines, 1):

@@ -166,6 +166,20 @@ static void control_halves_on_overload_once_and_recovers(void **state)
 	assert_int_equal(c.target, 1); /* never none */
 }
 
+static void control_opens_more_where_all_connections_hang(void **state)
+{
+	struct plan_control c;
+
+	(void)state;
+	plan_control_init(&c, 2, 16, 0);
+	for (uint64_t now = 50; now <= 900; now += 50)
+		plan_control_tick(&c, now, 0, c.target);
+	assert_int_equal(c.target, 2);
+	for (uint64_t now = 950; now <= 10000; now += 50)
+		plan_control_tick(&c, now, 0, c.target);
+	assert_int_equal(c.target, 16);
+}
+
 static void control_does_not_judge_a_level_that_was_not_used(void **state)
 {
 	struct plan_control c;
@@ -186,6 +200,7 @@ int main(void)
 		cmocka_unit_test(control_reaches_the_limit_fast_where_connections_are_capped),
 		cmocka_unit_test(control_stays_low_where_one_connection_fills_the_line),
 		cmocka_unit_test(control_halves_on_overload_once_and_recovers),
+		cmocka_unit_test(control_opens_more_where_all_connections_hang),
 		cmocka_unit_test(control_does_not_judge_a_level_that_was_not_used),
 	};
 

@@ -923,6 +923,32 @@ static void another_mode_is_another_inode(void **state)
 	fx_plan_release(&v2);
 }
 
+/* A new mode for a flat file must not reach the version that shares its inode. */
+static void shared_inode_is_not_dressed_anew(void **state)
+{
+	struct fx_plan f, g;
+	struct stat a, b;
+
+	(void)state;
+	FX_PLAN(&f, "run=script");
+	FX_PLAN(&g, "run=script", "x=1");
+	f.files[0].mode = 0644;
+	g.files[0].mode = 0755;
+	publish(&f, STORE_FLAT);
+	publish(&f, STORE_VERSIONS);
+	assert_int_equal(stat(fx_path("run"), &a), 0);
+	assert_int_equal(stat(fx_path("current/run"), &b), 0);
+	assert_int_equal(a.st_ino, b.st_ino);
+	publish(&g, STORE_FLAT);
+	assert_int_equal(g.fetched, 1);
+	assert_int_equal(stat(fx_path("run"), &a), 0);
+	assert_int_equal(a.st_mode & 0777, 0755);
+	assert_int_equal(stat(fx_path("current/run"), &b), 0);
+	assert_int_equal(b.st_mode & 0777, 0644);
+	fx_plan_release(&f);
+	fx_plan_release(&g);
+}
+
 /* Small twins in a flat tree are independent files, so that editing one leaves the other. */
 static void small_twins_are_copies(void **state)
 {
@@ -1370,7 +1396,8 @@ int main(void)
 		T(resumed_publications_fetch_the_rest), T(ledger_does_not_vouch_for_changed_files),
 		T(unsynced_meta_of_another_boot), T(ledger_of_another_boot),
 		T(repair_takes_the_marker_away), T(find_only_what_is_untouched),
-		T(modes_and_times), T(another_mode_is_another_inode), T(small_twins_are_copies),
+		T(modes_and_times), T(another_mode_is_another_inode),
+		T(shared_inode_is_not_dressed_anew), T(small_twins_are_copies),
 		T(wrong_size_is_not_published), T(file_changed_before_commit),
 		T(threads_place_at_once), T(case_16_few_descriptors),
 		T(fsync_modes_publish_the_same), T(case_8_one_writer),
