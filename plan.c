@@ -149,10 +149,11 @@ int spans_copy(struct spans *to, const struct spans *from)
 
 /* --- concurrency --- */
 
-#define STEP_MS 50		/* time at one level before its throughput means something */
-#define PAYS_WELL 1.5	/* twice the connections brought half as much again: double once more */
-#define PAYS 1.2	/* brought something: stay; less: go back */
-#define REPROBE_MS 20000 /* a settled level is questioned again after this */
+#define STEP_MS 25	/* between two growths: 2 to 16 connections take 75 ms */
+#define LONG_MS 1000	/* time over which throughput is compared */
+#define IDLE_PERCENT 50	/* threads that wait so much of the time can serve more connections */
+#define FELL 0.7	/* of the throughput before growth: it did harm */
+#define SETTLE_MS 20000	/* then no growth for so long */
 #define STARVED_MS 1000	/* without a byte on any connection */
 #define HOLD_MS 5000	/* no growth so soon after an overload */
 
@@ -160,64 +161,56 @@ void plan_control_init(struct plan_control *c, unsigned start, unsigned max, uin
 {
 	*c = (struct plan_control){
 		.target = MIN(MAX(start, 1u), max),
-		.floor = 1,
 		.max = max,
-		.last_ms = now_ms,
+		.step_ms = now_ms,
+		.long_ms = now_ms,
 		.starved_since_ms = now_ms,
 	};
 }
 
-/*
- * Doubles as long as doubling pays; where it does not, the level before was enough and is taken again.
- * Doubling reaches 16 from 2 within 200 ms, which matters where each connection is capped
- * (object stores); where one connection fills the line, it ends after one try.
- */
-unsigned plan_control_tick(struct plan_control *c, uint64_t now_ms, uint64_t bytes, unsigned busy)
+static void grow(struct plan_control *c)
 {
-	uint64_t dt = now_ms - c->last_ms;
+	if (!c->grown_from)
+		c->grown_from = c->target;
+	c->target = MIN(c->target * 2, c->max);
+}
 
-	if (dt < STEP_MS)
+/* Once a second: did the last growth do harm? */
+static void compare(struct plan_control *c, uint64_t now_ms, uint64_t bytes)
+{
+	double rate = (double)(bytes - c->long_bytes) / (double)(now_ms - c->long_ms);
+
+	if (c->grown_from && c->long_rate > 0 && rate < c->long_rate * FELL) {
+		c->target = c->grown_from;
+		c->hold_until_ms = now_ms + SETTLE_MS;
+	}
+	c->grown_from = 0;
+	c->long_rate = rate;
+	c->long_ms = now_ms;
+	c->long_bytes = bytes;
+}
+
+unsigned plan_control_tick(struct plan_control *c, uint64_t now_ms, uint64_t bytes, unsigned busy,
+			   unsigned idle_percent)
+{
+	if (now_ms - c->step_ms < STEP_MS)
 		return c->target;
-	double rate = (double)(bytes - c->last_bytes) / (double)dt;
-	c->last_ms = now_ms;
-	c->last_bytes = bytes;
-	/* Only a level that was in use for the whole step can be judged */
-	if (busy < c->target || now_ms < c->hold_until_ms)
-		return c->target;
-	if (bytes > c->starved_bytes) {
-		c->starved_bytes = bytes;
+	bool moves = bytes > c->step_bytes;
+	c->step_ms = now_ms;
+	c->step_bytes = bytes;
+	if (now_ms - c->long_ms >= LONG_MS)
+		compare(c, now_ms, bytes);
+	if (moves || busy < c->target)
 		c->starved_since_ms = now_ms;
+	/* a level that is not in use says nothing about the next one */
+	if (busy < c->target || now_ms < c->hold_until_ms || c->target == c->max)
+		return c->target;
+	if (moves && idle_percent > IDLE_PERCENT) {
+		grow(c);
 	} else if (now_ms - c->starved_since_ms >= STARVED_MS) {
 		/* all of them hang: others may not, and can take their ranges over */
 		c->starved_since_ms = now_ms;
-		c->target = MIN(c->target * 2, c->max);
-		c->last_target = 0;
-	}
-	if (rate <= 0)
-		return c->target;
-	if (!c->warm) {
-		/* the first step holds connects and slow starts: it would make any second one look good */
-		c->warm = true;
-		return c->target;
-	}
-	if (c->settled) {
-		if (++c->idle_ticks * STEP_MS < REPROBE_MS)
-			return c->target;
-		c->settled = false;
-		c->last_target = 0;
-	}
-	if (c->last_target && c->last_target < c->target && rate < c->last_rate * PAYS_WELL) {
-		c->target = rate > c->last_rate * PAYS ? c->target : c->last_target;
-		c->settled = true;
-		c->idle_ticks = 0;
-		return c->target;
-	}
-	c->last_rate = rate;
-	c->last_target = c->target;
-	c->target = MIN(c->target * 2, c->max);
-	if (c->target == c->last_target) {
-		c->settled = true;
-		c->idle_ticks = 0;
+		grow(c);
 	}
 	return c->target;
 }
@@ -226,8 +219,7 @@ void plan_control_overload(struct plan_control *c, uint64_t now_ms)
 {
 	if (c->hold_until_ms > now_ms + HOLD_MS - 1000)
 		return;
-	c->target = MAX(c->target / 2, c->floor);
+	c->target = MAX(c->target / 2, 1u);
 	c->hold_until_ms = now_ms + HOLD_MS;
-	c->last_target = 0;
-	c->settled = false;
+	c->grown_from = 0;
 }

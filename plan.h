@@ -33,25 +33,28 @@ uint64_t spans_covered_to(const struct spans *s, uint64_t at);
 int spans_copy(struct spans *to, const struct spans *from);
 
 /*
- * How many connections to keep. Starts low, grows while the throughput per connection holds, halves on overload (429, 503), and
- * stops growing where more connections brought no more bytes.
+ * How many connections to keep. Starts low. As long as the threads mostly wait for the network, more
+ * connections cost nothing and usually help (each is capped, or its latency is): the number doubles. Where the
+ * threads are busy, more would only be more work. What falls after growth goes back; overload (429, 503) halves.
  */
 struct plan_control {
 	unsigned target;	/* connections wanted now */
-	unsigned floor, max;
-	bool warm;		/* bytes flow */
-	bool settled;		/* growth brought nothing: stay */
-	uint64_t last_ms, last_bytes;
-	double last_rate;	/* bytes per ms at the previous step */
-	unsigned last_target;
+	unsigned max;
+	uint64_t step_ms, step_bytes;	/* start of the current step */
+	uint64_t long_ms, long_bytes;	/* start of the current long step */
+	double long_rate;	/* bytes per ms of the long step before the last growth */
+	unsigned grown_from;	/* level before the growth under watch; 0 = none */
 	uint64_t hold_until_ms;	/* no growth before */
-	uint64_t starved_since_ms, starved_bytes;
-	unsigned idle_ticks;
+	uint64_t starved_since_ms;
 };
 void plan_control_init(struct plan_control *c, unsigned start, unsigned max, uint64_t now_ms);
-/* Feeds the byte counter; returns the target. Call every 50 ms or so while connections are busy. */
-unsigned plan_control_tick(struct plan_control *c, uint64_t now_ms, uint64_t bytes, unsigned busy);
-/* A 429/503 or a collapse: halve, at most once per second. */
+/*
+ * Feeds the byte counter, how many connections are busy, and how much of the time since the last call the threads waited
+ * (0..100). Returns the target. Call every 25 ms or so.
+ */
+unsigned plan_control_tick(struct plan_control *c, uint64_t now_ms, uint64_t bytes, unsigned busy,
+			   unsigned idle_percent);
+/* A 429/503: halve, at most once per second. */
 void plan_control_overload(struct plan_control *c, uint64_t now_ms);
 
 #endif

@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #define LEDGER_MAGIC "fetcher-placed 1"
-#define LEDGER_LINES 64			/* small files between two writes of the ledger */
+#define LEDGER_LINES 64			/* versions: small files between two writes of the ledger */
 #define LEDGER_BYTES (32 * MIB)		/* and content that would have to be hashed again */
 #define KNOWN_MAX 4096			/* meta files and ledgers that are looked at */
 
@@ -266,7 +266,8 @@ void ledger_add(struct store *s, size_t file)
 		 digest_format(&f->digest, ':', digest), (unsigned long long)f->size,
 		 (unsigned long long)f->ino, (long long)f->mtime_sec, f->mtime_nsec, f->path);
 	pub->ledger_bytes += MIN(f->size, (uint64_t)LEDGER_BYTES) + LEDGER_BYTES / LEDGER_LINES;
-	if (pub->ledger_bytes >= LEDGER_BYTES)
+	/* flat: after a kill the ledger is all that tells our files from somebody else's */
+	if (pub->p->layout == STORE_FLAT || pub->ledger_bytes >= LEDGER_BYTES)
 		ledger_flush(s);
 }
 

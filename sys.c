@@ -583,6 +583,14 @@ int sys_remove_tree(int dirfd, const char *name)
 
 /* --- time and the machine --- */
 
+uint64_t sys_now_us(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
+}
+
 uint64_t sys_now_ms(void)
 {
 	struct timespec ts;

@@ -82,6 +82,7 @@ int sys_copy(int from_fd, int to_fd, uint64_t size);
 /* Removes a tree or file below dirfd without following symlinks. ENOENT is success. */
 int sys_remove_tree(int dirfd, const char *name);
 
+uint64_t sys_now_us(void);		/* CLOCK_MONOTONIC */
 uint64_t sys_now_ms(void);		/* CLOCK_MONOTONIC */
 /* "2026-01-02T03:04:05Z" of the wall clock. */
 void sys_timestamp(char ret[static 32]);

@@ -13,7 +13,7 @@
 #define DEFAULT_CONNECTIONS 16
 #define DEFAULT_RANGE (16 * MIB)
 #define HASH_SLICE (2 * MIB)
-#define TICK_MS 50
+#define TICK_MS 25
 #define KEEP_MS 200
 #define FDS_RESERVED 24
 
@@ -275,19 +275,31 @@ static void measure(struct transfer *t, uint64_t now, uint64_t done)
 	t->rate_done = done;
 }
 
+/* Lock held. Percent of the time since the last call that the lanes waited. */
+static unsigned idle_percent(struct transfer *t)
+{
+	uint64_t now = sys_now_us(), idle = atomic_load(&t->idle_us);
+	uint64_t wall = (now - t->tick_us) * t->n_lanes, waited = idle - t->tick_idle_us;
+
+	t->tick_us = now;
+	t->tick_idle_us = idle;
+	return wall ? (unsigned)MIN(waited * 100 / wall, (uint64_t)100) : 0;
+}
+
 static void wait_for_end(struct transfer *t)
 {
 	uint64_t last_done = 0;
 
 	pthread_mutex_lock(&t->lock);
 	t->progress_ms = t->rate_ms = sys_now_ms();
+	t->tick_us = sys_now_us();
 	while (!atomic_load(&t->over)) {
 		nap(t, TICK_MS);
 		uint64_t now = sys_now_ms(), done = atomic_load(&t->stats->done);
 		unsigned busy = 0;
 		for (struct item *it = t->active; it; it = it->next_active)
 			busy += it->n_parts;
-		atomic_store(&t->target, plan_control_tick(&t->control, now, done, busy));
+		atomic_store(&t->target, plan_control_tick(&t->control, now, done, busy, idle_percent(t)));
 		measure(t, now, done);
 		check_limits(t, now, done, &last_done);
 		pthread_mutex_unlock(&t->lock);

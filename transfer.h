@@ -36,7 +36,7 @@ struct transfer_options {
 	struct blob_options blob;
 	/* A verified blob: called by a lane, once per item; the file keeps its partial name until the callback moved it. */
 	int (*verified)(void *arg, size_t item, struct blob *b, struct err *e);
-	/* Called about every 50 ms by the thread that called transfer_run. */
+	/* Called about every 25 ms by the thread that called transfer_run. */
 	void (*tick)(void *arg);
 	void (*warn)(void *arg, const char *text);	/* a retry worth a log line; any thread; already redacted */
 	void *arg;

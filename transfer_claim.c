@@ -4,7 +4,7 @@
 
 #include "transfer_internal.h"
 
-#define MIN_RANGE (2 * MIB)	/* the last ranges shrink to this, so that all connections end together */
+#define MIN_RANGE (4 * MIB)	/* the last ranges shrink to this, so that all connections end together */
 #define ALONE_RANGE (32 * MIB)	/* most, where one blob is all there is to hash */
 #define MAX_RANGE (256 * MIB)
 #define MIN_SPLIT (1 * MIB)
@@ -33,7 +33,7 @@ static uint64_t unclaimed(const struct transfer *t)
 
 /*
  * Lock held. How much to ask for at once. A request costs the registry milliseconds (docker-registry allocates 4 MiB for
- * each), so on a fast line a range should last half a second; a blob that is hashed alone wants its
+ * each), so a range should last about a second; a blob that is hashed alone wants its
  * ranges close together, and at the end all connections should finish at the same time.
  */
 static uint64_t range_length(const struct transfer *t)
@@ -43,10 +43,10 @@ static uint64_t range_length(const struct transfer *t)
 	uint64_t most = t->range_size, least = MIN_RANGE;
 
 	if (!t->o->range_size) {
-		most = MAX(most, MIN(per_connection / 2, alone ? ALONE_RANGE : MAX_RANGE));
+		most = MAX(most, MIN(per_connection, alone ? ALONE_RANGE : MAX_RANGE));
 		least = MIN(MAX(least, per_connection / 20), t->range_size);
 	}
-	uint64_t share = unclaimed(t) / (2 * (uint64_t)atomic_load(&t->target));
+	uint64_t share = unclaimed(t) * 2 / (3 * (uint64_t)atomic_load(&t->target));
 	uint64_t len = MIN(MAX(share, least), most);
 	/* whole pages, so that pieces do not meet inside one */
 	return MAX(len & ~(uint64_t)0xffff, (uint64_t)0x10000);

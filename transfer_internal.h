@@ -132,6 +132,8 @@ struct transfer {
 	struct plan_control control;
 	uint64_t rate;		/* new bytes per second, smoothed */
 	uint64_t rate_ms, rate_done;
+	atomic_uint_fast64_t idle_us;	/* that lanes spent waiting, all together */
+	uint64_t tick_us, tick_idle_us;	/* at the last tick */
 	atomic_uint target;	/* connections wanted now */
 	uint64_t not_before_ms;	/* the server asked everybody to wait */
 	uint64_t progress_ms;	/* last good byte, updated by the ticker */

@@ -345,7 +345,13 @@ static void *lane_main(void *arg)
 			backlog = transfer_hash_round(t, l);
 		bool hungry = l->busy < transfer_quota(t, l->index);
 		atomic_store(&l->idle, hungry);
-		curl_multi_poll(l->m, NULL, 0, backlog ? 0 : hungry ? POLL_HUNGRY_MS : POLL_MS, NULL);
+		if (backlog) {
+			curl_multi_poll(l->m, NULL, 0, 0, NULL);
+			continue;
+		}
+		uint64_t before = sys_now_us();
+		curl_multi_poll(l->m, NULL, 0, hungry ? POLL_HUNGRY_MS : POLL_MS, NULL);
+		atomic_fetch_add(&t->idle_us, sys_now_us() - before);
 	}
 	for (size_t i = 0; i < l->n_parts; i++) {
 		struct part *p = &l->parts[i];

@@ -31,7 +31,7 @@ def test_private_ca(request, sample, fetcher, dest, name):
     holds(dest, files)
     if name != "registry_tls":
         log = server.requests(until=lambda seen: len(seen) > 20)
-        used = {r["tls"].split() [0] for r in log}
+        used = {r["tls"].split()[0] for r in log}
         assert used == {"TLSv1." + name[-1]}
         assert all("GCM" in r["tls"] or "CHACHA20" in r["tls"] for r in log)
 

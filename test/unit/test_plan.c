@@ -104,49 +104,68 @@ static void spans_are_capped(void **state)
 
 struct line {
 	double total, per_connection;	/* bytes per ms; 0 = no limit */
+	unsigned collapse_at;		/* from so many connections on the line carries a tenth */
+	unsigned idle;			/* percent */
 	double bytes;
 	uint64_t now;
 };
 
 static void run(struct plan_control *c, struct line *l, uint64_t ms)
 {
-	for (uint64_t end = l->now + ms; l->now < end; l->now += 100) {
+	for (uint64_t end = l->now + ms; l->now < end; l->now += 25) {
 		double rate = l->per_connection ? l->per_connection * c->target : l->total;
 		if (l->total && rate > l->total)
 			rate = l->total;
-		l->bytes += rate * 100;
-		plan_control_tick(c, l->now + 100, (uint64_t)l->bytes, c->target);
+		if (l->collapse_at && c->target >= l->collapse_at)
+			rate /= 10;
+		l->bytes += rate * 25;
+		plan_control_tick(c, l->now + 25, (uint64_t)l->bytes, c->target, l->idle);
 	}
 }
 
-static void control_reaches_the_limit_fast_where_connections_are_capped(void **state)
+static void control_reaches_the_limit_fast_where_threads_wait(void **state)
 {
 	struct plan_control c;
-	struct line l = { .per_connection = 32768 };
+	struct line l = { .per_connection = 32768, .idle = 90 };
 
 	(void)state;
 	plan_control_init(&c, 2, 16, 0);
-	run(&c, &l, 400);
+	run(&c, &l, 75);
 	assert_int_equal(c.target, 16);
 	run(&c, &l, 5000);
 	assert_int_equal(c.target, 16);
 }
 
-static void control_stays_low_where_one_connection_fills_the_line(void **state)
+static void control_stays_low_where_threads_are_busy(void **state)
 {
 	struct plan_control c;
-	struct line l = { .total = 500000 };
+	struct line l = { .total = 500000, .idle = 30 };
+
+	(void)state;
+	plan_control_init(&c, 2, 16, 0);
+	run(&c, &l, 5000);
+	assert_int_equal(c.target, 2);
+}
+
+static void control_goes_back_where_growth_does_harm(void **state)
+{
+	struct plan_control c;
+	struct line l = { .per_connection = 1000, .collapse_at = 8, .idle = 10 };
 
 	(void)state;
 	plan_control_init(&c, 4, 16, 0);
-	run(&c, &l, 5000);
+	run(&c, &l, 3000);
+	l.idle = 90; /* the network got slower than the threads */
+	run(&c, &l, 2100);
 	assert_int_equal(c.target, 4);
+	run(&c, &l, 10000);
+	assert_int_equal(c.target, 4); /* and is not tried again at once */
 }
 
 static void control_halves_on_overload_once_and_recovers(void **state)
 {
 	struct plan_control c;
-	struct line l = { .per_connection = 32768 };
+	struct line l = { .per_connection = 32768, .idle = 90 };
 
 	(void)state;
 	plan_control_init(&c, 4, 16, 0);
@@ -173,10 +192,10 @@ static void control_opens_more_where_all_connections_hang(void **state)
 	(void)state;
 	plan_control_init(&c, 2, 16, 0);
 	for (uint64_t now = 50; now <= 900; now += 50)
-		plan_control_tick(&c, now, 0, c.target);
+		plan_control_tick(&c, now, 0, c.target, 100);
 	assert_int_equal(c.target, 2);
 	for (uint64_t now = 950; now <= 10000; now += 50)
-		plan_control_tick(&c, now, 0, c.target);
+		plan_control_tick(&c, now, 0, c.target, 100);
 	assert_int_equal(c.target, 16);
 }
 
@@ -187,7 +206,7 @@ static void control_does_not_judge_a_level_that_was_not_used(void **state)
 	(void)state;
 	plan_control_init(&c, 4, 16, 0);
 	for (uint64_t now = 100; now < 3000; now += 100)
-		plan_control_tick(&c, now, now * 1000, 1);
+		plan_control_tick(&c, now, now * 1000, 1, 90);
 	assert_int_equal(c.target, 4);
 }
 
@@ -197,8 +216,9 @@ int main(void)
 		cmocka_unit_test(spans_agree_with_a_bitmap),
 		cmocka_unit_test(spans_at_the_edges),
 		cmocka_unit_test(spans_are_capped),
-		cmocka_unit_test(control_reaches_the_limit_fast_where_connections_are_capped),
-		cmocka_unit_test(control_stays_low_where_one_connection_fills_the_line),
+		cmocka_unit_test(control_reaches_the_limit_fast_where_threads_wait),
+		cmocka_unit_test(control_stays_low_where_threads_are_busy),
+		cmocka_unit_test(control_goes_back_where_growth_does_harm),
 		cmocka_unit_test(control_halves_on_overload_once_and_recovers),
 		cmocka_unit_test(control_opens_more_where_all_connections_hang),
 		cmocka_unit_test(control_does_not_judge_a_level_that_was_not_used),
