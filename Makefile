@@ -224,17 +224,17 @@ endif
 
 arm64-for-test: build/fetcher
 	@[ $(NATIVE) = arm64 ] || $(MAKE) --no-print-directory ARCH=arm64 all
-parts: | need-test	## unpack the servers of the tests beside the tree (build/parts)
+parts: | need-build	## unpack the servers of the tests beside the tree (build/parts)
 	@test/parts.sh
-integration: build/fetcher arm64-for-test parts	## whole-program tests against real servers; K=name for some
+integration: build/fetcher arm64-for-test parts | need-test	## whole-program tests against real servers; K=name for some
 	@$(PYTHON) test/run.py integration $(if $(K),-k '$(K)')
 interop: build/fetcher parts	## against further registries, where Go is at hand
 	@test/interop.sh
-test: $(UNITS) $(REPLAYERS) build/fetcher arm64-for-test parts	## unit tests, corpora, integration; last line: N passed, N failed
+test: $(UNITS) $(REPLAYERS) build/fetcher arm64-for-test parts | need-test	## unit tests, corpora, integration; last line: N passed, N failed
 	@$(PYTHON) test/run.py all --unit $(UNITS) --fuzz $(REPLAYERS)
 bench: build/fetcher parts | need-bench	## measure against oras, skopeo, aria2, curl
 	@test/parts.sh bench
-	@test/bench.sh
+	@$(PYTHON) bench/run.py $(BENCH)
 demo: build/fetcher parts	## a registry, a model, a pull, on this machine
 	@test/demo.sh
 .PHONY: arm64-for-test parts integration interop test bench demo

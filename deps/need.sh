@@ -52,6 +52,10 @@ choose() {
 }
 
 command -v dpkg-query >/dev/null || exit 0
+# Several goals may ask at once (make -j): one installs, the next looks again.
+mkdir -p build
+exec 9>build/.install.lock
+flock 9
 want=
 for group do
 	want="$want $(packages "$group")"
@@ -81,7 +85,7 @@ for entry in $lack; do
 done
 echo "make: installing by apt-get:$names"
 # shellcheck disable=SC2086
-install() { $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $names; }
+install() { $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq -o DPkg::Lock::Timeout=300 --no-install-recommends $names; }
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 if ! install >"$log" 2>&1; then

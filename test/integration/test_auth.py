@@ -222,7 +222,7 @@ def test_token_file(faults, fetcher, dest, tmp_path):
 # -- tokens --------------------------------------------------------------------------------------
 
 
-def test_anonymous_token(start, push, fetcher, dest):
+def test_anonymous_token(fetcher, dest):
     """A registry that wants a token and gives it to everybody, as Docker Hub and ghcr.io."""
     with FaultServer() as faults:
         art = faults.artifact({"a": b"x", "w": data(1, 3 * MIB)})

@@ -180,7 +180,7 @@ def test_help_of_pull_names_flags_and_defaults(fetcher):
     assert "--timeout" not in re.findall(r"--[a-z-]+", text)
 
 
-def test_man_page(fetcher, tmp_path):
+def test_man_page(fetcher):
     text = fetcher("help", "--man").ok().out
     assert re.match(r'(\.\\".*\n)*\.TH ', text)
     for section in ("NAME", "SYNOPSIS", "EXIT STATUS"):
@@ -422,7 +422,7 @@ def test_nothing_is_written_by_looking(fetcher, sample, tmp_path):
     assert [x.name for x in tmp_path.iterdir() if x.name != "run"] == []
 
 
-def test_closed_output(fetcher, sample):
+def test_closed_output(sample):
     """A reader that went away is no crash."""
     p, _ = sample
     done = subprocess.run(["sh", "-c", '"$@" | true', "x", *binary(), "ls", "--plain-http", p.ref],

@@ -62,20 +62,24 @@ def test_arm64_speaks_tls_under_qemu(arm64, fetcher, registry, registry_tls, pus
 
 
 def test_runs_in_an_empty_root_as_uid_65532(registry, push, tmp_path):
-    """As FROM scratch gives it: a root that cannot be written, with nothing but the binary; no
-    /proc, /dev, /etc, /tmp. [K11]"""
+    """As FROM scratch gives it: a root that cannot be written, with nothing but the binary and what
+    each container runtime puts into /dev; no /proc, /etc, /tmp. [K11]"""
     unshare, chroot = tool("unshare"), tool("chroot")
     if os.geteuid() != 0 or subprocess.run([unshare, "-m", "true"], capture_output=True).returncode:
         pytest.skip("mount namespaces need root")
     root = tmp_path / "root"
     (root / "models").mkdir(parents=True)
     (root / "models").chmod(0o777)
+    (root / "dev").mkdir()
+    for device in ("null", "random", "urandom"):
+        (root / "dev" / device).touch()
     if len(binary()) != 1:
         pytest.skip("FETCHER_BIN is not one program")
     shutil.copy(binary()[-1], root / "fetcher")
     (root / "fetcher").chmod(0o755)
     script = ('root=$1; shift; mount --bind "$root" "$root" && '
               'mount --bind "$root/models" "$root/models" && '
+              'for d in null random urandom; do mount --bind /dev/$d "$root/dev/$d" || exit; done; '
               'mount -o remount,bind,ro "$root" && '
               f'exec {chroot} --userspec=65532:65532 "$root" /fetcher "$@"')
 
@@ -92,13 +96,13 @@ def test_runs_in_an_empty_root_as_uid_65532(registry, push, tmp_path):
     inside("probe", "/models/m")
     inside("verify", "/models/m")
     inside("wait", "/models/m", "--", "/fetcher", "version")
-    assert sorted(x.name for x in root.iterdir()) == ["fetcher", "models"]
+    assert sorted(x.name for x in root.iterdir()) == ["dev", "fetcher", "models"]
 
 
 def test_make_help_names_the_goals():
     text = make("help")
     for goal in ("all", "test", "bench", "demo", "install", "clean", "help"):
-        assert re.search(rf"^  {goal} ", text, re.M), goal
+        assert re.search(rf"^ +{goal} ", text, re.M), goal
 
 
 def test_make_install_puts_binary_and_man_page(tmp_path):

@@ -110,7 +110,7 @@ def _fill(registry, repo, blobs):
 
 @pytest.mark.big
 @pytest.mark.slow
-def test_three_gib_sparse_file(registry, wire, fetcher, dest):
+def test_three_gib_sparse_file(registry, fetcher, dest):
     """Offsets beyond 2^31; memory does not grow with the file. [L32]"""
     body = Content(77, (3 << 30) + 12345, sparse=True)
     body.write_to(registry.dir / "sparse")
@@ -583,7 +583,7 @@ BAD_NAMES = ["../a", "../../a", "a/../../b", "/etc/passwd", "//a", "", ".", ".."
 
 
 @pytest.mark.parametrize("name", BAD_NAMES, ids=lambda n: repr(n)[:24])
-def test_unsafe_names_are_refused(faults, wire, fetcher, dest, name):
+def test_unsafe_names_are_refused(faults, fetcher, dest, name):
     """Before a byte moves. [L12-L17] [C36] [K37]"""
     art = faults.artifact({"good": b"x", "bad": b"y"}, annotate=lambda t: {
         oci.TITLE: name if t == "bad" else t})

@@ -109,7 +109,7 @@ def fetch_probe(dest):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", ["flat", "versions"])
-def test_kills_while_publishing(registry, wire, fetcher, tmp_path, layout):
+def test_kills_while_publishing(registry, fetcher, tmp_path, layout):
     """Small files, so that most of the time goes into placing them: whenever it dies, a marker
     means that all of them are there, and every name has the right content. [K3] [K4]"""
     files = {f"d{i % 5}/{i:03d}": b"file %d" % i * 50 for i in range(60)}
@@ -325,7 +325,7 @@ def test_resume(half, fetcher, faults, dest):
     assert r.json["reused"] > 0
 
 
-def test_resume_with_another_range_size_and_url(half, fetcher, faults, stranger, dest):
+def test_resume_with_another_range_size_and_url(half, fetcher, stranger, dest):
     """The journal knows bytes, not requests: another size, mirror and tag go on all the same."""
     art, sent = half
     stranger.store.manifests["mirror"] = stranger.store.manifests["v1"]
@@ -386,7 +386,7 @@ def test_partial_file_that_is_broken(half, fetcher, faults, dest, how):
     finish(half, fetcher, faults, dest)
 
 
-def test_partial_file_that_is_a_link(half, fetcher, faults, dest, tmp_path):
+def test_partial_file_that_is_a_link(half, fetcher, dest, tmp_path):
     """A neighbour on the volume swaps it: nothing is written behind the link. [K42]"""
     victim = tmp_path / "victim"
     victim.write_bytes(b"untouched")

@@ -117,7 +117,7 @@ def test_insecure_is_logged_on_every_run(sample, registry_tls, fetcher, dest):
     assert "insecure" in r.err.lower()
 
 
-def test_insecure_does_not_mean_plain_http(sample, registry, fetcher, dest):
+def test_insecure_does_not_mean_plain_http(sample, fetcher, dest):
     fetcher("pull", "--insecure", "--retry-timeout", "500ms", sample[0].ref, dest).exits(30)
 
 

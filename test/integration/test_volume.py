@@ -17,7 +17,7 @@ import pytest
 from lib import oci
 from lib.client import binary
 from lib.content import Content, data, files_in
-from lib.look import Reader, holds, last_words, marker, nothing_published, partials, sha
+from lib.look import Reader, holds, last_words, marker, nothing_published, sha
 
 MIB = 1 << 20
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root (mount, setuid)")
@@ -323,7 +323,7 @@ def filter_out(calls, error):
         raise OSError(ctypes.get_errno(), "seccomp")
 
 
-def test_default_seccomp_profile_of_an_old_runtime(registry, push, fetcher, dest, tmp_path):
+def test_default_seccomp_profile_of_an_old_runtime(registry, push, dest, tmp_path):
     """openat2, io_uring, statx, copy_file_range, clone3 refused with EPERM. [K11]"""
     numbers = {"x86_64": [437, 425, 426, 427, 332, 326, 435, 439, 436],
                "aarch64": [437, 425, 426, 427, 291, 285, 435, 439, 436]}[platform.machine()]
