@@ -185,6 +185,7 @@ static int become(char **argv, struct err *e)
 	sigset_t none;
 
 	sigaction(SIGPIPE, &normal, NULL);
+	sigaction(SIGXFSZ, &normal, NULL);
 	sigemptyset(&none);
 	pthread_sigmask(SIG_SETMASK, &none, NULL);
 	execvp(argv[0], argv);
