@@ -164,15 +164,14 @@ TESTED := $(filter-out fetcher.c,$(MODULES))
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 UNIT_FLAGS := $(COMMON) -isystem $(HOST_SYSROOT)/include -DFETCHER_CRYPTO_SELF_TEST -O1 -g $(SANITIZE)
 UNITS := $(patsubst test/unit/%.c,$(HOST)/unit/%,$(sort $(wildcard test/unit/test_*.c)))
-# -iquote, not -I: limits.h of ours must not stand before that of libc.
 FUZZERS := $(patsubst test/fuzz/%.c,%,$(sort $(wildcard test/fuzz/fuzz_*.c)))
 REPLAYERS := $(FUZZERS:%=$(HOST)/fuzz/%)
 
-$(HOST)/obj/%.o: %.c Makefile $(HOST_READY) | $(GEN)
+$(TESTED:%.c=$(HOST)/obj/%.o): $(HOST)/obj/%.o: %.c Makefile $(HOST_READY) | $(GEN)
 	@mkdir -p $(@D)
 	@echo "  CC unit   $<"
 	@$(HOST_CC) $(UNIT_FLAGS) $(BANNED) -c $< -o $@
-$(HOST)/obj/%.o: build/gen/%.c Makefile $(HOST_READY) | $(GEN)
+$(GENERATED:build/gen/%.c=$(HOST)/obj/%.o): $(HOST)/obj/%.o: build/gen/%.c Makefile $(HOST_READY) | $(GEN)
 	@mkdir -p $(@D)
 	@$(HOST_CC) $(UNIT_FLAGS) -c $< -o $@
 $(HOST)/obj/test/%.o: test/%.c Makefile $(HOST_READY) | $(GEN) need-test

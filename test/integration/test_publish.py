@@ -720,6 +720,20 @@ def test_data_is_synced_before_the_marker(old, fetcher, dest, tmp_path):
 OLD_DIGESTS = {name: sha(value) for name, value in OLD.items()}
 
 
+@pytest.mark.parametrize("layout", ["flat", "versions"])
+def test_marker_is_the_last_name_to_appear(old, new, fetcher, dest, tmp_path, layout):
+    """Renamed into place once, after every file and after the link."""
+    fetcher.pull(old.ref, dest, "--layout", layout).ok()
+    seen = calls(fetcher, dest, new.ref, tmp_path / "strace", "--layout", layout)
+    names = [line for line in seen if re.search(r"\b(rename|link|symlink)", line)
+             and "= -1" not in line]
+    at = [i for i, line in enumerate(names) if re.search(r'"ready\.json"[^"]*$', line)]
+    assert len(at) == 1, names
+    assert at[0] == len(names) - 1, names[at[0]:]
+    want = '"current"' if layout == "versions" else '"config.json"'
+    assert any(want in line for line in names[:at[0]]), names
+
+
 def test_fsync_never(old, fetcher, dest, tmp_path):
     seen = calls(fetcher, dest, old.ref, tmp_path / "strace", "--fsync", "never")
     assert not any("sync" in line.split("(")[0] for line in seen), seen
