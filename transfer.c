@@ -52,14 +52,17 @@ unsigned transfer_quota(const struct transfer *t, unsigned lane)
 	return target / t->n_lanes + (lane < target % t->n_lanes);
 }
 
-/* Lock held. The last user closes the blob; the close itself (unlink, journal) is quick. */
-void item_drop_ref(struct item *it)
+struct blob *item_drop_ref(struct item *it)
 {
 	if (--it->refs)
-		return;
-	struct blob *b = it->blob;
-	it->blob = NULL;
-	blob_close(b, it->state != ITEM_DONE && it->in->size > 0);
+		return NULL;
+	return steal_ptr(&it->blob);
+}
+
+void item_close(const struct item *it, struct blob *b)
+{
+	if (b) /* then nobody else uses the item any more */
+		blob_close(b, it->state != ITEM_DONE);
 }
 
 void item_leave_active(struct transfer *t, struct item *it)
@@ -151,9 +154,10 @@ void transfer_try_finish(struct transfer *t, struct item *it)
 		transfer_fail_locked(t, &e);
 	}
 	item_leave_active(t, it);
-	item_drop_ref(it);
+	struct blob *closing = item_drop_ref(it);
 	bool over = atomic_load(&t->over);
 	pthread_mutex_unlock(&t->lock);
+	item_close(it, closing);
 	if (over)
 		wake_all(t);
 	else
@@ -188,8 +192,9 @@ uint64_t transfer_hash_round(struct transfer *t, struct lane *l)
 	pthread_mutex_lock(&t->lock);
 	if (did < 0)
 		transfer_fail_locked(t, &e);
-	item_drop_ref(best);
+	struct blob *closing = item_drop_ref(best);
 	pthread_mutex_unlock(&t->lock);
+	item_close(best, closing);
 	return left;
 }
 
@@ -230,8 +235,9 @@ static void *keeper_main(void *arg)
 			pthread_mutex_lock(&t->lock);
 			if (failed)
 				transfer_fail_locked(t, &e);
-			item_drop_ref(it);
+			struct blob *closing = item_drop_ref(it);
 			pthread_mutex_unlock(&t->lock);
+			item_close(it, closing);
 		}
 	}
 	return NULL;

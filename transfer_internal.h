@@ -158,10 +158,13 @@ void transfer_wake(struct transfer *t);
 unsigned transfer_quota(const struct transfer *t, unsigned lane);
 /* The rest with the lock held. The first failure counts; it ends the transfer. */
 void transfer_fail_locked(struct transfer *t, const struct err *e);
-void item_drop_ref(struct item *it);
+struct blob *item_drop_ref(struct item *it);	/* the last user gets the blob: item_close, without the lock */
 void item_leave_active(struct transfer *t, struct item *it);
 bool item_is_small(const struct transfer *t, const struct item *it);	/* fetched without ranges and journal */
 void item_cancel_parts(struct transfer *t, const struct item *it, const struct part *but);
+
+/* Without the lock: closing may flush. b may be NULL. */
+void item_close(const struct item *it, struct blob *b);
 
 /* --- transfer_claim.c --- */
 

@@ -207,8 +207,8 @@ static enum next_step judge(struct transfer *t, struct part *p, CURLcode rc, str
 	return e->retryable ? NEXT_WAIT : NEXT_FAIL;
 }
 
-/* Lock held. The part's undone bytes are free again, unless its twin is at them. */
-static void give_back(struct transfer *t, struct part *p)
+/* Lock held. The part's undone bytes are free again, unless its twin is at them. Returns a blob to close. */
+static struct blob *give_back(struct part *p)
 {
 	struct item *it = p->it;
 	uint64_t pos = atomic_load(&p->pos), end = atomic_load(&p->end);
@@ -238,8 +238,7 @@ static void give_back(struct transfer *t, struct part *p)
 			(void)spans_add(&it->taken, at, gap.start);
 		}
 	}
-	item_drop_ref(it);
-	(void)t;
+	return item_drop_ref(it);
 }
 
 static void schedule_retry(struct transfer *t, struct item *it, const struct err *e, bool progressed)
@@ -287,8 +286,9 @@ void transfer_part_ended(struct transfer *t, struct part *p, CURLcode rc)
 		it->attempt = 0;
 	if (next == NEXT_FAIL && it->state == ITEM_ACTIVE)
 		transfer_fail_locked(t, &e);
-	give_back(t, p);
+	struct blob *closing = give_back(p);
 	pthread_mutex_unlock(&t->lock);
+	item_close(it, closing);
 	if (complete)
 		transfer_try_finish(t, it);
 	transfer_wake(t);
