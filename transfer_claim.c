@@ -7,8 +7,8 @@
 #define MIN_RANGE (4 * MIB)	/* the last ranges shrink to this, so that all connections end together */
 #define ALONE_RANGE (32 * MIB)	/* most, where one blob is all there is to hash */
 #define MAX_RANGE (256 * MIB)
-#define MIN_SPLIT (1 * MIB)
-#define SPLIT_ETA_MS 200	/* a range that needs longer is shared with an idle connection */
+#define MIN_SPLIT (2 * MIB)
+#define SPLIT_ETA_MS 500	/* a range that needs longer is shared with an idle connection; what is in flight then is lost */
 #define HEDGE_IDLE_MS 2000	/* a range without progress for so long is asked for twice */
 
 /* Lock held. How far ahead of the hash ranges may be asked for: bounds what is read back from the page cache. */

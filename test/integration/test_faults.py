@@ -645,7 +645,7 @@ def test_port_is_closed_in_the_middle(registry, push, fetcher, dest):
     with Relay(registry, limit=30 * MIB) as wire:
         run = fetcher.start("pull", "--plain-http", "--range-size", "1MiB", "--retry-timeout", "1s",
                             p.on(wire), dest)
-        while wire.body("/blobs/") < 10 * MIB and run.alive():
+        while wire.body("/blobs/") < 16 * MIB and run.alive():
             time.sleep(0.01)
     run.wait(60).exits(30)
     nothing_published(dest)
