@@ -260,7 +260,7 @@ static void check_limits(struct transfer *t, uint64_t now, uint64_t done, uint64
 	} else if (t->o->deadline_ms && now >= t->o->deadline_ms) {
 		err_set(&e, CODE_DEADLINE, "the deadline passed; what was fetched is kept for the next run");
 		transfer_fail_locked(t, &e);
-	} else if (t->last.code && t->last_ms >= t->progress_ms && budget &&
+	} else if (t->last.code && t->last_ms + 1000 >= t->progress_ms && budget &&
 		   now - t->progress_ms > budget) {
 		e = t->last;
 		err_wrap(&e, "gave up, no progress for %u s", budget / 1000);
