@@ -227,8 +227,6 @@ parts: | need-build	## unpack the servers of the tests beside the tree (build/pa
 	@test/parts.sh
 integration: build/fetcher arm64-for-test parts | need-test	## whole-program tests against real servers; K=name for some
 	@$(PYTHON) test/run.py integration $(if $(K),-k '$(K)')
-interop: build/fetcher parts	## against further registries, where Go is at hand
-	@test/interop.sh
 test: $(UNITS) $(REPLAYERS) build/fetcher arm64-for-test parts | need-test	## unit tests, corpora, integration; last line: N passed, N failed
 	@$(PYTHON) test/run.py all --unit $(UNITS) --fuzz $(REPLAYERS)
 bench: build/fetcher parts | need-bench	## measure against oras, skopeo, aria2, curl
@@ -236,7 +234,7 @@ bench: build/fetcher parts | need-bench	## measure against oras, skopeo, aria2, 
 	@$(PYTHON) bench/run.py $(BENCH)
 demo: build/fetcher parts	## a registry, a model, a pull, on this machine
 	@test/demo.sh
-.PHONY: arm64-for-test parts integration interop test bench demo
+.PHONY: arm64-for-test parts integration test bench demo
 
 # ---- cleaning -------------------------------------------------------------------------------------------------------
 
