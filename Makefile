@@ -43,8 +43,8 @@ export LC_ALL := C
 # Modules: every source at the top level and in crypto/, and what is generated.
 MODULES := $(sort $(wildcard *.c crypto/*.c))
 GENERATED := build/gen/ca_bundle.c
-LIBS := -lcurl -lmbedtls -lmbedx509 -lmbedcrypto -lnettle -lyyjson
-DEPLIBS := nettle mbedtls curl yyjson
+LIBS := -lcurl -lmbedtls -lmbedx509 -lmbedcrypto -lnettle -lyyjson -lmicrohttpd
+DEPLIBS := nettle mbedtls curl yyjson libmicrohttpd
 
 WARN := -Wall -Wextra -Werror -Wvla -Wformat=2 -Wwrite-strings -Wstrict-prototypes -Wmissing-prototypes
 COMMON := -std=gnu11 -D_GNU_SOURCE $(WARN) -Ibuild/gen -MMD -MP
@@ -77,6 +77,8 @@ build/$(1)/stamp/mbedtls: deps/mbedtls_config.h crypto/gcm_alt.h $(wildcard deps
 		build/$(1)/stamp/nettle
 build/$(1)/stamp/curl: build/$(1)/stamp/mbedtls
 build/$(1)/stamp/yyjson: deps/build.sh build/src/.stamp $(2) | need-build $(3)
+build/$(1)/stamp/libmicrohttpd: deps/build.sh $(wildcard deps/patches/libmicrohttpd-*) build/src/.stamp $(2) \
+		| need-build $(3)
 build/$(1)/stamp/%:
 	@deps/build.sh $(1) $$*
 	@mkdir -p $$(@D) && touch $$@
@@ -229,12 +231,14 @@ integration: build/fetcher arm64-for-test parts | need-test	## whole-program tes
 	@$(PYTHON) test/run.py integration $(if $(K),-k '$(K)')
 test: $(UNITS) $(REPLAYERS) build/fetcher arm64-for-test parts | need-test	## unit tests, corpora, integration; last line: N passed, N failed
 	@$(PYTHON) test/run.py all --unit $(UNITS) --fuzz $(REPLAYERS)
+interop: build/fetcher parts | need-test	## tests with tools that Debian does not have (Go's); K=name for some
+	@PYTHON=$(PYTHON) test/interop.sh $(if $(K),-k '$(K)')
 bench: build/fetcher parts | need-bench	## measure against oras, skopeo, aria2, curl
 	@test/parts.sh bench
 	@$(PYTHON) bench/run.py $(BENCH)
 demo: build/fetcher parts	## a registry, a model, a pull, on this machine
 	@test/demo.sh
-.PHONY: arm64-for-test parts integration test bench demo
+.PHONY: arm64-for-test parts integration interop test bench demo
 
 # ---- cleaning -------------------------------------------------------------------------------------------------------
 

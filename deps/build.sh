@@ -167,8 +167,24 @@ build_yyjson() {
 	cp src/yyjson.h "$root/include/"
 }
 
+# The plainest server: GET and HEAD, one thread in poll. No TLS, no credentials, no forms, no cookies, no texts of its own.
+# mhd_cv_eventfd_usable: a cross build cannot try it.
+build_libmicrohttpd() {
+	unpack
+	./configure --build="$machine-linux-gnu" --host="$gnu" --prefix="$root" --libdir="$root/lib" \
+		--disable-shared --enable-static --disable-dependency-tracking \
+		--disable-doc --disable-examples --disable-tools --disable-curl \
+		--enable-https=no --disable-bauth --disable-dauth --disable-postprocessor --disable-httpupgrade \
+		--disable-cookie --disable-messages --disable-sendfile --enable-epoll=no --enable-poll=yes \
+		--enable-itc=eventfd mhd_cv_eventfd_usable=yes --with-threads=posix \
+		CC="$cc" AR="$ar" RANLIB="$ranlib" CFLAGS="$flags"
+	make -C src/microhttpd -j"$jobs" libmicrohttpd.la
+	cp src/microhttpd/.libs/libmicrohttpd.a "$root/lib/"
+	cp src/include/microhttpd.h "$root/include/"
+}
+
 case $lib in
-musl|mbedtls|nettle|curl|yyjson) ;;
+musl|mbedtls|nettle|curl|yyjson|libmicrohttpd) ;;
 *) echo "build.sh: unknown library $lib" >&2; exit 2 ;;
 esac
 
