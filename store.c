@@ -16,6 +16,8 @@
 #define POLL_MAX_MS 1000
 #define STOP_CHECK_MS 100	/* a signal must be seen within a second, with room */
 #define LOCK_TRIES 8
+#define LEASE_TRIES 50
+#define LEASE_POLL_MS 4		/* gc holds its lock for a moment on versions that stay */
 #define HASH_CHUNK (1024 * 1024)
 
 /* statfs(2) f_type */
@@ -562,6 +564,37 @@ int store_check(struct store *s, const struct store_marker *m, const struct stor
 	if (!meta->trusted)
 		return SAY_NO("the files were written without fsync before the machine restarted");
 	return check_files(s, meta, root, e);
+}
+
+/* --- lease --- */
+
+int store_lease(struct store *s, const struct store_marker *m, bool keep_on_exec)
+{
+	if (strcmp(m->path, CURRENT_LINK))
+		return errno = ENOTSUP, -1;
+	for (int i = 0; i < LEASE_TRIES; i++) {
+		_cleanup_close_ int fd = open_published(s, m), again = -1;
+		struct stat a, b;
+
+		if (fd < 0)
+			return -1;
+		if (flock(fd, LOCK_SH | LOCK_NB) < 0) {
+			if (errno != EWOULDBLOCK)
+				return -1;
+			sys_sleep_ms(LEASE_POLL_MS);
+			continue;
+		}
+		/* gc may have moved it away between the two calls. */
+		again = open_published(s, m);
+		if (again < 0 || fstat(fd, &a) < 0 || fstat(again, &b) < 0)
+			return -1;
+		if (a.st_ino != b.st_ino || a.st_dev != b.st_dev)
+			continue;
+		if (keep_on_exec && fcntl(fd, F_SETFD, 0) < 0)
+			return -1;
+		return steal_fd(&fd);
+	}
+	return errno = EWOULDBLOCK, -1;
 }
 
 /* --- verify --- */

@@ -3,7 +3,7 @@
  * The volume (design D3): lock, partial directory, publishing, marker, meta, versions, gc.
  * Row 2; calls json, sys, verify; peer: layout.h's data types. Written in store.c (volume, lock,
  * check), store_begin.c, store_place.c, store_commit.c (one publication), store_known.c (what is on
- * the volume already), store_marker.c (the JSON), store_gc.c.
+ * the volume already), store_marker.c (the JSON), store_gc.c, store_remove.c.
  *
  *   DEST/<files>                                    layout flat
  *   DEST/current -> .fetcher/versions/<name>        layout versions
@@ -115,6 +115,13 @@ struct store_publish {
 	const struct digest *digest;
 	const struct layout *plan;
 	uint32_t file_mode, dir_mode;	/* defaults 0644, 0755 (before umask) */
+	/*
+	 * Layout versions: asked by store_commit when everything is verified and flushed, before anything becomes visible; path is
+	 * the absolute staging directory. -1 = no: commit ends with *e, and the staging directory stays, complete, for the next
+	 * try. Not asked when `current` names this version already. NULL = yes. Layout flat never asks.
+	 */
+	int (*accept)(void *arg, const char *path, struct err *e);
+	void *accept_arg;
 };
 /*
  * Starts filling. p and what it points to are borrowed until commit, the next begin, or close.
@@ -169,13 +176,44 @@ int store_commit(struct store *s, struct store_marker *m, const char *selection,
 int store_verify(struct store *s, void (*bad)(void *arg, const char *path, const char *why),
 		 void *arg, uint64_t *ret_files, uint64_t *ret_bytes, struct err *e);
 
+struct store_gc_policy {
+	unsigned keep;			/* so many of the newest old versions stay */
+	uint64_t stale_ms;		/* and those that were replaced less than this ago */
+	uint64_t keep_bytes;		/* old versions that `keep` spared: at most so much together, the oldest go first; 0 = no cap */
+	const char *spare;		/* <name> of one more version that must stay, or NULL */
+	int64_t now;			/* seconds since 1970; 0 = the wall clock */
+	bool partials;			/* also empty partial/ */
+};
 struct store_gc_result {
-	uint64_t versions, partials, bytes;
+	uint64_t versions, partials, bytes;	/* removed */
+	uint64_t left, left_bytes;		/* versions that stand, the published one included */
+	int64_t next;			/* when the next one falls due by stale_ms (seconds since 1970); 0 = none */
 };
 /*
- * Drops versions but the published one (and the one `current` links to) and the `keep` newest
- * others, meta of versions that are gone, and everything in partial/. Needs the lock.
+ * Drops versions but the published one, the one `current` links to, leased ones, and those that the policy keeps; meta of
+ * versions that are gone; partial/ if asked. When a version was replaced is the mtime of its meta file, which commit sets at
+ * the swap, so that the age survives restarts; one that lies in the future (the clock went back) counts as now. Needs the lock.
  */
-int store_gc(struct store *s, unsigned keep, struct store_gc_result *ret, struct err *e);
+int store_gc(struct store *s, const struct store_gc_policy *p, struct store_gc_result *ret,
+	     struct err *e);
+/*
+ * A reader's lease on the version that m names: a shared flock on its directory, which gc respects (also from another
+ * container, also on a volume mounted read-only). Returns the descriptor, which lives as long as somebody has it open
+ * (inheritable by exec when keep_on_exec), or -1: no such thing on this file system, or the version is gone; errno.
+ * Layout flat: -1 with ENOTSUP.
+ */
+int store_lease(struct store *s, const struct store_marker *m, bool keep_on_exec);
+
+/* In .fetcher; its mtime is when pull --list last named this DEST (list.h). */
+#define STORE_LISTED "listed"
+/* Disk space of what store_remove would remove, hard links into other places by their share. */
+int store_disk_bytes(struct store *s, uint64_t *ret, struct err *e);
+/*
+ * Removes what is ours in DEST: the marker first, then `current`, files of flat versions that nobody changed since, versions,
+ * meta, partial/, in the end .fetcher with the lock. Foreign files, and DEST itself, stay. Needs the lock; s is good for
+ * nothing but store_close then. 1 = gone, *ret_bytes was freed. 0 = a reader has a lease on a version; nothing was touched.
+ * -1: what is left is found and removed by the next try. Whoever waits for the lock meanwhile fails with CODE_LOCAL.
+ */
+int store_remove(struct store *s, uint64_t *ret_bytes, struct err *e);
 
 #endif

@@ -183,13 +183,20 @@ static int retire_marker(struct store *s, struct err *e)
 
 /* --- begin --- */
 
+/*
+ * Temporaries have unique names, so that what cannot go stops nobody: a directory that a reader
+ * over NFS has files of open (EBUSY), or somebody else's files in an old version.
+ */
 static int sweep_name(void *arg, int dirfd, const char *name)
 {
 	(void)arg;
-	return sys_is_temp_name(name) ? sys_remove_tree(dirfd, name) : 0;
+	if (!sys_is_temp_name(name) || sys_remove_tree(dirfd, name) == 0 || errno == EBUSY ||
+	    errno == ENOTEMPTY || errno == EACCES || errno == EPERM)
+		return 0;
+	return -1;
 }
 
-static int sweep(struct store *s, struct err *e)
+int store_sweep(struct store *s, struct err *e)
 {
 	_cleanup_close_ int meta_fd = store_subdir(s, META_DIR, 0);
 
@@ -349,7 +356,7 @@ int store_begin(struct store *s, const struct store_publish *p, struct err *e)
 	if (rc == 0)
 		rc = index_build(s, plan_size(s), e);
 	if (rc == 0)
-		rc = sweep(s, e);
+		rc = store_sweep(s, e);
 	if (rc == 0)
 		rc = p->layout == STORE_FLAT ? begin_flat(s, e) : begin_versions(s, e);
 	if (rc == 0 && !s->pub.complete && ledger_open(s) < 0)

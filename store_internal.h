@@ -157,6 +157,8 @@ void ledger_flush(struct store *s);		/* s->lock is held, or one thread */
 
 /* --- store_begin.c, store_place.c, store_commit.c --- */
 void publication_release(struct store *s);
+/* Removes what killed processes left under temporary names; needs the lock. */
+int store_sweep(struct store *s, struct err *e);
 /* Removes files of earlier flat versions that this one has not, where they are untouched. */
 int publication_remove_stale(struct store *s, struct err *e);
 

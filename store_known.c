@@ -175,6 +175,41 @@ static bool ledger_head(struct str line, struct known *k)
 	return true;
 }
 
+static int by_path_then_line(const void *a, const void *b)
+{
+	const struct store_file *x = *(struct store_file *const *)a;
+	const struct store_file *y = *(struct store_file *const *)b;
+	int c = strcmp(x->path, y->path);
+
+	return c ? c : (x > y) - (x < y);
+}
+
+/* Sorts by path; of several lines about one file the last one counts. -1 errno. */
+static int ledger_sort(struct known *k)
+{
+	_cleanup_free_ struct store_file **order = calloc(k->n_files + 1, sizeof(*order));
+	struct store_file *sorted = calloc(k->n_files + 1, sizeof(*sorted));
+	size_t n = 0;
+
+	if (!order || !sorted) {
+		free(sorted);
+		return errno = ENOMEM, -1;
+	}
+	for (size_t i = 0; i < k->n_files; i++)
+		order[i] = &k->files[i];
+	qsort(order, k->n_files, sizeof(*order), by_path_then_line);
+	for (size_t i = 0; i < k->n_files; i++) {
+		if (i + 1 < k->n_files && strcmp(order[i]->path, order[i + 1]->path) == 0)
+			free(order[i]->path);
+		else
+			sorted[n++] = *order[i];
+	}
+	free(k->files);
+	k->files = sorted;
+	k->n_files = n;
+	return 0;
+}
+
 /* 1 = filled, 0 = nothing usable, -1 errno. */
 static int ledger_read(int partial_fd, const char *name, struct known *k)
 {
@@ -195,8 +230,7 @@ static int ledger_read(int partial_fd, const char *name, struct known *k)
 		return -1;
 	while (next_field(&rest, '\n', &line))
 		k->n_files += ledger_line(line, &k->files[k->n_files]);
-	qsort(k->files, k->n_files, sizeof(*k->files), meta_compare_files);
-	return 1;
+	return ledger_sort(k) < 0 ? -1 : 1;
 }
 
 static void ledger_name(const struct publication *pub, char ret[static VERSION_MAX])

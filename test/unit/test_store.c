@@ -1176,6 +1176,7 @@ static void nothing_without_the_lock(void **state)
 {
 	struct store *s;
 	struct fx_plan f;
+	struct store_gc_policy policy = { 0 };
 	struct store_gc_result r;
 	struct err e = { 0 };
 
@@ -1184,7 +1185,7 @@ static void nothing_without_the_lock(void **state)
 	FX_OK(store_open(&s, fx_dest, true, FX_E));
 	assert_int_equal(store_begin(s, &f.p, &e), -1);
 	assert_int_equal(e.code, CODE_INTERNAL);
-	assert_int_equal(store_gc(s, 0, &r, &e), -1);
+	assert_int_equal(store_gc(s, &policy, &r, &e), -1);
 	store_close(s);
 	/* no .fetcher and no wish to make one */
 	fx_wipe(fx_dest);
@@ -1229,7 +1230,7 @@ static void case_12_unwritable_names_uid_and_mode(void **state)
 	assert_int_equal(status, 0);
 }
 
-/* --- verify, gc --- */
+/* --- verify --- */
 
 static void note(void *arg, const char *path, const char *why)
 {
@@ -1273,70 +1274,6 @@ static void verify_hashes_again(void **state)
 			    "a:missing;b:wrong content;c/d:a symbolic link;c/e:wrong size;");
 	store_close(s);
 	buf_release(&seen);
-	fx_plan_release(&f);
-}
-
-static void gc_keeps_what_it_is_told(void **state)
-{
-	struct store_gc_result r;
-	struct store *s;
-	struct fx_plan v[4];
-	char path[4][256], meta[4][256], text[4][32];
-
-	(void)state;
-	for (int i = 0; i < 4; i++) {
-		snprintf(text[i], sizeof(text[i]), "m=version %d", i);
-		FX_PLAN(&v[i], "keep=same", text[i]);
-		publish(&v[i], STORE_VERSIONS);
-		snprintf(path[i], sizeof(path[i]), ".fetcher/versions/%s", v[i].version);
-		snprintf(meta[i], sizeof(meta[i]), ".fetcher/meta/%s.json", v[i].version);
-		struct timespec ts[2] = { { .tv_sec = 1000 + i }, { .tv_sec = 1000 + i } };
-
-		assert_int_equal(utimensat(AT_FDCWD, fx_path(meta[i]), ts, 0), 0);
-	}
-	publish(&v[1], STORE_VERSIONS);
-	interrupted(&v[0], STORE_VERSIONS, 0);
-	s = open_locked();
-	assert_int_equal(fx_partial(s, "sha256-unfinished", "bytes"), 0);
-	FX_OK(store_gc(s, 1, &r, FX_E));
-	store_close(s);
-	assert_int_equal(r.versions, 2);
-	assert_true(r.partials >= 1);
-	assert_true(r.bytes > 0);
-	bool left[] = { false, true, false, true };
-
-	for (int i = 0; i < 4; i++) {
-		assert_int_equal(fx_exists(path[i]), left[i]);
-		assert_int_equal(fx_exists(meta[i]), left[i]);
-	}
-	assert_false(fx_exists(".fetcher/partial/sha256-unfinished"));
-	assert_ready(&v[1], 1);
-	fx_assert_complete(&v[1], "current/");
-	/* without a marker, what `current` shows stays */
-	unlink(fx_path(".fetcher/ready.json"));
-	s = open_locked();
-	FX_OK(store_gc(s, 0, &r, FX_E));
-	store_close(s);
-	assert_int_equal(r.versions, 1);
-	fx_assert_complete(&v[1], "current/");
-	for (int i = 0; i < 4; i++)
-		fx_plan_release(&v[i]);
-}
-
-static void gc_of_flat_touches_no_file(void **state)
-{
-	struct store_gc_result r;
-	struct store *s;
-	struct fx_plan f;
-
-	(void)state;
-	FX_PLAN(&f, "a=1", "d/b=2");
-	publish(&f, STORE_FLAT);
-	s = open_locked();
-	FX_OK(store_gc(s, 0, &r, FX_E));
-	store_close(s);
-	assert_int_equal(r.versions, 0);
-	assert_ready(&f, 1);
 	fx_plan_release(&f);
 }
 
@@ -1403,7 +1340,6 @@ int main(void)
 		T(fsync_modes_publish_the_same), T(case_8_one_writer),
 		T(lock_file_is_replaced_or_odd), T(nothing_without_the_lock),
 		T(case_12_unwritable_names_uid_and_mode), T(verify_hashes_again),
-		T(gc_keeps_what_it_is_told), T(gc_of_flat_touches_no_file),
 		T(meta_with_evil_paths),
 	};
 	int failed = cmocka_run_group_tests_name("store with openat2", tests, NULL, NULL);

@@ -180,19 +180,38 @@ struct scenario {
 	bool after_v1;	/* v1 is published before */
 	bool damaged;	/* and v1 is what is published again, with a file missing */
 	bool interrupted;	/* an earlier try placed some files */
+	bool asks;		/* accept looks at what would become visible */
 };
 
 static const struct scenario scenarios[] = {
-	{ "flat, first", STORE_FLAT, STORE_FSYNC_END, false, false, false },
-	{ "flat, first, resumed", STORE_FLAT, STORE_FSYNC_ALWAYS, false, false, true },
-	{ "flat, v1 to v2", STORE_FLAT, STORE_FSYNC_END, true, false, false },
-	{ "flat, v1 to v2, resumed", STORE_FLAT, STORE_FSYNC_NEVER, true, false, true },
-	{ "flat, repair", STORE_FLAT, STORE_FSYNC_END, true, true, false },
-	{ "versions, first", STORE_VERSIONS, STORE_FSYNC_END, false, false, false },
-	{ "versions, v1 to v2", STORE_VERSIONS, STORE_FSYNC_END, true, false, false },
-	{ "versions, v1 to v2, resumed", STORE_VERSIONS, STORE_FSYNC_ALWAYS, true, false, true },
-	{ "versions, repair", STORE_VERSIONS, STORE_FSYNC_END, true, true, false },
+	{ "flat, first", STORE_FLAT, STORE_FSYNC_END, false, false, false, false },
+	{ "flat, first, resumed", STORE_FLAT, STORE_FSYNC_ALWAYS, false, false, true, false },
+	{ "flat, v1 to v2", STORE_FLAT, STORE_FSYNC_END, true, false, false, false },
+	{ "flat, v1 to v2, resumed", STORE_FLAT, STORE_FSYNC_NEVER, true, false, true, false },
+	{ "flat, repair", STORE_FLAT, STORE_FSYNC_END, true, true, false, false },
+	{ "versions, first", STORE_VERSIONS, STORE_FSYNC_END, false, false, false, false },
+	{ "versions, v1 to v2", STORE_VERSIONS, STORE_FSYNC_END, true, false, false, false },
+	{ "versions, v1 to v2, resumed", STORE_VERSIONS, STORE_FSYNC_ALWAYS, true, false, true, false },
+	{ "versions, repair", STORE_VERSIONS, STORE_FSYNC_END, true, true, false, false },
+	{ "versions, v1 to v2, asked", STORE_VERSIONS, STORE_FSYNC_END, true, false, false, true },
 };
+
+/* What is shown must be complete, and nobody may see it yet. */
+static int accept_complete(void *arg, const char *path, struct err *e)
+{
+	const size_t n = strlen(fx_dest) + 1;
+	unsigned long due_in = countdown;
+	char prefix[512];
+
+	(void)arg;
+	(void)e;
+	countdown = 0;
+	snprintf(prefix, sizeof(prefix), "%s/", path + n);
+	if (!complete(&v2, prefix) || complete(&v2, "current/"))
+		fail_msg("asked about %s", prefix);
+	countdown = due_in;
+	return 0;
+}
 
 /* What `pull` and `probe` believe. */
 static void assert_check_is_honest(const struct scenario *sc)
@@ -210,6 +229,7 @@ static void prepare(const struct scenario *sc)
 {
 	assert_int_equal(fx_wipe(fx_dest), 0);
 	v1.p.fsync = v2.p.fsync = sc->fsync;
+	v2.p.accept = sc->asks ? accept_complete : NULL;
 	if (sc->after_v1)
 		FX_OK(fx_publish(&v1, sc->layout, FX_E));
 	if (sc->damaged)
@@ -352,6 +372,89 @@ static void killed_before_every_call(void **state)
 	run(DIE, 0, 1);
 }
 
+/* --- gc --- */
+
+static int collect(struct err *e)
+{
+	const struct store_gc_policy policy = { .stale_ms = 1000, .keep_bytes = 1, .now = 2000 };
+	struct store_gc_result r;
+	struct store *s = NULL;
+	int rc;
+
+	if (store_open(&s, fx_dest, true, e) < 0)
+		return -1;
+	rc = store_lock(s, 0, NULL, NULL, NULL, e);
+	if (rc == 0)
+		rc = store_gc(s, &policy, &r, e);
+	store_close(s);
+	return rc;
+}
+
+/* true: gc came to its end before call k. */
+static bool collect_with_fault(unsigned long k)
+{
+	struct err e = { 0 };
+	int rc, status;
+	bool through;
+	pid_t pid;
+
+	if (mode == DIE) {
+		pid = fork();
+		if (pid == 0) {
+			countdown = k;
+			_exit(collect(&e) == 0 ? 0 : 1);
+		}
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		assert_true(WIFEXITED(status) && WEXITSTATUS(status) != 1);
+		return WEXITSTATUS(status) == 0;
+	}
+	countdown = k;
+	rc = collect(&e);
+	through = countdown > 0;
+	countdown = 0;
+	assert_true(rc == 0 || (!through && e.code != CODE_OK && e.msg[0]));
+	return through;
+}
+
+static void collect_every_fault(enum mode what)
+{
+	const struct timespec past[2] = { { .tv_sec = 1000 }, { .tv_sec = 1000 } };
+	char meta[256];
+	unsigned long k = 1;
+
+	mode = what;
+	fail_errno = EIO;
+	for (bool through = false; !through; k++) {
+		assert_int_equal(fx_wipe(fx_dest), 0);
+		FX_OK(fx_publish(&v1, STORE_VERSIONS, FX_E));
+		FX_OK(fx_publish(&v2, STORE_VERSIONS, FX_E));
+		snprintf(meta, sizeof(meta), ".fetcher/meta/%s.json", v1.version);
+		assert_int_equal(utimensat(AT_FDCWD, fx_path(meta), past, 0), 0);
+		through = collect_with_fault(k);
+		assert_versions_complete();
+		assert_marker_is_honest();
+		if (!complete(&v2, "current/"))
+			fail_msg("call %lu: gc took the published version", k);
+		FX_OK(collect(FX_E));
+		snprintf(meta, sizeof(meta), ".fetcher/versions/%s", v1.version);
+		assert_false(fx_exists(meta));
+		assert_true(k < 5000);
+	}
+	assert_true(k > 10);
+}
+
+static void gc_with_every_fault(void **state)
+{
+	(void)state;
+	FX_PLAN(&v1, "d/a=first", "keep=the same in both");
+	FX_PLAN(&v2, "d/a=second", "keep=the same in both");
+	collect_every_fault(FAIL_CALL);
+	collect_every_fault(FAIL_ALLOC);
+	collect_every_fault(DIE);
+	fx_plan_release(&v1);
+	fx_plan_release(&v2);
+}
+
 /* Every file and every directory is flushed before the marker; --fsync never flushes nothing. */
 static void fsync_is_not_forgotten(void **state)
 {
@@ -381,7 +484,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(every_call_fails_with_eio), T(every_call_fails_with_enospc),
 		T(every_call_fails_with_eperm), T(every_allocation_fails),
-		T(killed_before_every_call), T(fsync_is_not_forgotten),
+		T(killed_before_every_call), T(gc_with_every_fault),
+		T(fsync_is_not_forgotten),
 	};
 	const struct CMUnitTest some[] = { T(every_call_fails_with_eio) };
 	int failed;
