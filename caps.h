@@ -31,8 +31,12 @@
 #define LIMIT_PATH_DEPTH 64
 #define LIMIT_CONFIG_FILE (1 * MIB)	/* docker config.json and friends */
 #define LIMIT_SECRET_FILE (64 * KIB)
+#define LIMIT_REF_FILE (64 * KIB)	/* watch --ref-file: one reference */
 #define LIMIT_META (32 * MIB)		/* .fetcher/meta/X.json */
 #define LIMIT_MARKER (64 * KIB)
+#define LIMIT_LIST (1 * MIB)		/* pull --list */
+#define LIMIT_LIST_LINES 4096
+#define LIMIT_LIST_DIRS 65536		/* directories below --root that --prune looks at */
 
 /* Transfer */
 #define LIMIT_CONNECTIONS 64

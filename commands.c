@@ -9,13 +9,19 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "announce.h"
+#include "endpoints.h"
 #include "help.h"
 #include "json.h"
+#include "list.h"
+#include "metrics.h"
 #include "pull.h"
 #include "units.h"
+#include "watch.h"
 
 #define PRINT_MAX (256 * MIB)	/* of one result; ls of LIMIT_LAYERS long paths stays below */
 #define WAIT_POLL_MS 100
+#define LEASE_TRIES 5
 #define SELF "/proc/self/exe"
 
 /* --- stdout --- */
@@ -95,40 +101,70 @@ static void add_marker(struct buf *b, const struct store_marker *m, uint64_t dow
 
 /* --- pull --- */
 
-static int pull_one(const struct config *cfg, const struct config_pair *pair, const atomic_int *stop,
-		    struct err *e)
+static int print_pulled(const struct config_pair *pair, const struct pull_result *r, struct err *e)
+{
+	_cleanup_buf_ struct buf out = BUF_INIT(PRINT_MAX);
+
+	buf_addc(&out, '{');
+	add_marker(&out, &r->marker, r->downloaded, r->duration_ms);
+	add_text(&out, "dest", pair->dest);
+	add_bool(&out, "upToDate", r->up_to_date);
+	add_number(&out, "reused", r->reused);
+	buf_adds(&out, "}\n");
+	return print(&out, e);
+}
+
+static int pull_one(const struct config *cfg, const struct config_pair *pair, struct announce *a,
+		    const atomic_int *stop, struct err *e)
 {
 	const struct pull_options o = {
 		.cfg = cfg, .ref = pair->ref, .dest = pair->dest, .stop = stop,
+		.accept = announce_accept, .accept_arg = a,
 	};
 	struct pull_result r = { 0 };
-	_cleanup_buf_ struct buf out = BUF_INIT(PRINT_MAX);
-	int rc = 0;
+	int rc;
 
-	if (pull_run(&o, &r, e) < 0)
+	if (announce_about(a, pair->ref, pair->dest, e) || pull_run(&o, &r, e))
 		return -1;
-	if (cfg->output == OUTPUT_JSON) {
-		buf_addc(&out, '{');
-		add_marker(&out, &r.marker, r.downloaded, r.duration_ms);
-		add_text(&out, "dest", pair->dest);
-		add_bool(&out, "upToDate", r.up_to_date);
-		add_number(&out, "reused", r.reused);
-		buf_adds(&out, "}\n");
-		rc = print(&out, e);
-	}
+	rc = cfg->output == OUTPUT_JSON ? print_pulled(pair, &r, e) : 0;
+	if (rc == 0)
+		rc = announce_published(a, &r.marker, e) || announce_wait(a, cfg->retry_timeout_ms, e) ? -1 : 0;
 	pull_result_release(&r);
 	return rc;
 }
 
-static int run_pull(const struct config *cfg, const atomic_int *stop, struct err *e)
+static int pull_pairs(const struct config *cfg, struct announce *a, const atomic_int *stop, struct err *e)
 {
 	for (size_t i = 0; i < cfg->n_pairs; i++) {
-		if (pull_one(cfg, &cfg->pairs[i], stop, e) == 0)
+		if (pull_one(cfg, &cfg->pairs[i], a, stop, e) == 0)
 			continue;
 		/* with one pair the message says enough */
 		return cfg->n_pairs == 1 ? -1 : err_wrap(e, "%s", cfg->pairs[i].ref);
 	}
 	return 0;
+}
+
+static int run_pull(const struct config *cfg, const atomic_int *stop, struct err *e)
+{
+	_cleanup_free_ const char **dests = calloc(cfg->n_pairs + 1, sizeof(*dests));
+	struct announce *a = NULL;
+	struct endpoints *p = NULL;
+	struct err why;
+
+	if (!dests)
+		return err_oom(e);
+	for (size_t i = 0; i < cfg->n_pairs; i++)
+		dests[i] = cfg->pairs[i].dest;
+	int rc = announce_new(&a, cfg, stop, e);
+	if (rc == 0)
+		rc = endpoints_new(&p, cfg, dests, cfg->n_pairs, NULL, NULL, e);
+	if (rc == 0)
+		rc = cfg->list ? list_run(cfg, stop, e) : pull_pairs(cfg, a, stop, e);
+	if (cfg->metrics_file && metrics_write_file(cfg->metrics_file, &why))
+		log_line(LOG_WARN, "cannot write --metrics-file", "reason", why.msg, NULL);
+	endpoints_free(p);
+	announce_free(a);
+	return rc;
 }
 
 /* --- probe, wait --- */
@@ -192,6 +228,32 @@ static int become(char **argv, struct err *e)
 	return err_errno(e, CODE_USAGE, errno, "cannot run '%s'", argv[0]);
 }
 
+/*
+ * CMD, and what it starts, keep the version that is ready now from being dropped while they run.
+ * Best effort: flat, or a file system without leases, or the volume swaps faster than we look.
+ */
+static void lease_for_command(const char *dest)
+{
+	struct store *s = NULL;
+	struct err e = { 0 };
+
+	if (store_open(&s, dest, false, &e) < 0)
+		return;
+	for (int i = 0; i < LEASE_TRIES; i++) {
+		struct store_marker m = { 0 };
+		int fd = -1;
+		/* What was replaced before the lease stood is not what CMD will read. */
+		bool done = store_read_marker(s, &m, &e) != 1 || (fd = store_lease(s, &m, true)) < 0 ||
+			    store_check(s, &m, NULL, true, &e) == 1;
+
+		store_marker_release(&m);
+		if (done)
+			break;
+		cleanup_close_fn(&fd);
+	}
+	store_close(s);
+}
+
 static int run_wait(const struct config *cfg, const atomic_int *stop, struct err *e)
 {
 	uint64_t start = sys_now_ms();
@@ -214,7 +276,10 @@ static int run_wait(const struct config *cfg, const atomic_int *stop, struct err
 	char text[DIGEST_STR_MAX];
 	log_line(LOG_INFO, "ready", "dest", cfg->dest, "digest", digest_format(&m.digest, ':', text), NULL);
 	store_marker_release(&m);
-	return cfg->exec_argv ? become(cfg->exec_argv, e) : 0;
+	if (!cfg->exec_argv)
+		return 0;
+	lease_for_command(cfg->dest);
+	return become(cfg->exec_argv, e);
 }
 
 /* --- verify --- */
@@ -454,6 +519,12 @@ static bool has_store(const struct store *s)
 
 static int run_gc(const struct config *cfg, const atomic_int *stop, struct err *e)
 {
+	const struct store_gc_policy policy = {
+		.keep = (unsigned)cfg->keep_versions,
+		.stale_ms = cfg->stale_timeout_ms,
+		.keep_bytes = cfg->keep_bytes,
+		.partials = true,
+	};
 	struct store_gc_result r = { 0 };
 	struct store *s = NULL;
 	int rc = 0;
@@ -463,7 +534,7 @@ static int run_gc(const struct config *cfg, const atomic_int *stop, struct err *
 	if (has_store(s)) {
 		rc = store_lock(s, cfg->lock_timeout_ms, stop, waiting_for_lock, (void *)cfg, e);
 		if (rc == 0)
-			rc = store_gc(s, (unsigned)cfg->keep_versions, &r, e);
+			rc = store_gc(s, &policy, &r, e);
 	}
 	store_close(s);
 	return rc < 0 ? -1 : gc_report(cfg, &r, e);
@@ -559,7 +630,7 @@ int command_run(const struct config *cfg, const atomic_int *stop, struct err *e)
 		[CMD_PULL] = run_pull,       [CMD_PROBE] = run_probe,     [CMD_WAIT] = run_wait,
 		[CMD_VERIFY] = run_verify,   [CMD_RESOLVE] = run_resolve, [CMD_LS] = run_ls,
 		[CMD_GC] = run_gc,           [CMD_INSTALL] = run_install, [CMD_VERSION] = run_version,
-		[CMD_HELP] = run_help,
+		[CMD_HELP] = run_help,       [CMD_WATCH] = watch_run,
 	};
 
 	return commands[cfg->command](cfg, stop, e);

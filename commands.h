@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * What each command does and prints: the hands of fetcher.c, which keeps main, signals and the exit
- * code. Row 4; calls pull and everything below.
+ * code. Row 4; calls pull and everything below; peers: list, watch.
  *
  * Results go to stdout, log lines to stderr. A failure is only returned: fetcher.c logs it.
  */

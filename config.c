@@ -319,6 +319,18 @@ static const struct option_info *option_by_variable(struct str name)
 	return NULL;
 }
 
+/* A hook that runs fetcher has these in its environment. */
+static bool told_to_hooks(const char *name)
+{
+	static const char *const names[] = { "FETCHER_REF", "FETCHER_DIGEST", "FETCHER_PREVIOUS",
+					     "FETCHER_PATH", "FETCHER_GENERATION" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+		if (strcmp(name, names[i]) == 0)
+			return true;
+	return false;
+}
+
 static int apply_variable(struct parse *p, const char *entry)
 {
 	char name[128];
@@ -332,7 +344,7 @@ static int apply_variable(struct parse *p, const char *entry)
 	memcpy(name, entry, MIN(n, sizeof(name) - 1));
 	name[MIN(n, sizeof(name) - 1)] = '\0';
 	if (!o)
-		return config_service_link(name, eq + 1) ? 0 : unknown_variable(name, p->e);
+		return config_service_link(name, eq + 1) || told_to_hooks(name) ? 0 : unknown_variable(name, p->e);
 	if (eq[1] == '\0' || !(o->commands & 1u << p->cfg.command))
 		return 0;
 	return set_value(&p->cfg, o, name, eq + 1, true, p->e);
@@ -478,7 +490,8 @@ static int apply_defaults(struct parse *p)
 {
 	for (size_t i = 0; i < option_count; i++) {
 		const struct option_info *o = &option_table[i];
-		if (o->def && set_value(&p->cfg, o, o->name, o->def, true, p->e))
+		const char *def = option_default(o, p->cfg.command);
+		if (def && set_value(&p->cfg, o, o->name, def, true, p->e))
 			return -1;
 	}
 	return 0;
@@ -564,6 +577,26 @@ static int take_dest(struct parse *p)
 	return 0;
 }
 
+/* watch --ref-file: the reference is read later. */
+static int take_watch_dest(struct parse *p)
+{
+	if (take_dest(p))
+		return -1;
+	p->cfg.pairs = calloc(1, sizeof(*p->cfg.pairs));
+	if (!p->cfg.pairs)
+		return err_oom(p->e);
+	p->cfg.pairs[0].dest = p->cfg.dest;
+	p->cfg.n_pairs = 1;
+	return 0;
+}
+
+static int take_nothing(struct parse *p)
+{
+	if (p->n_operands || flag_given(p, "dest"))
+		return usage(p, "--list takes no REF and no DEST beside it");
+	return 0;
+}
+
 static int take_one(struct parse *p, const char **field, const char *missing)
 {
 	if (p->n_operands != 1)
@@ -593,7 +626,9 @@ static int take_operands(struct parse *p)
 			return usage(p, "an operand is empty");
 	switch (p->cfg.command) {
 	case CMD_PULL:
-		return take_pairs(p);
+		return p->cfg.list ? take_nothing(p) : take_pairs(p);
+	case CMD_WATCH:
+		return p->cfg.ref_file ? take_watch_dest(p) : take_pairs(p);
 	case CMD_PROBE:
 	case CMD_WAIT:
 	case CMD_VERIFY:
@@ -627,6 +662,21 @@ static int take_rest(struct parse *p)
 	return 0;
 }
 
+static int check_list(const struct parse *p)
+{
+	const struct config *c = &p->cfg;
+
+	if (c->command != CMD_PULL)
+		return 0;
+	if (!c->list && (c->prune || flag_given(p, "root")))
+		return err_set(p->e, CODE_USAGE, "--root and --prune belong to --list");
+	if (c->list && c->prune && !c->root)
+		return err_set(p->e, CODE_USAGE, "--prune needs --root");
+	if (c->list && (c->pre_publish_hook || c->exec_hook || c->webhook_url || c->signal || c->touch_file))
+		return err_set(p->e, CODE_USAGE, "hooks and notifications have no meaning with --list");
+	return 0;
+}
+
 static int check(const struct parse *p)
 {
 	const struct config *c = &p->cfg;
@@ -639,7 +689,15 @@ static int check(const struct parse *p)
 		return err_set(p->e, CODE_USAGE, "--username and --password-file belong together");
 	if (c->token_file && c->password_file)
 		return err_set(p->e, CODE_USAGE, "--token-file and --password-file exclude each other");
-	return 0;
+	if (c->command == CMD_WATCH && c->n_pairs > 1)
+		return usage(p, "watch follows one REF");
+	if (c->command == CMD_WATCH && c->max_failures && c->on_failure == ON_FAILURE_KEEP)
+		return err_set(p->e, CODE_USAGE, "--max-failures needs --on-failure exit");
+	if ((c->command == CMD_WATCH || c->command == CMD_PULL) && c->pre_publish_hook &&
+	    c->layout == CONFIG_FLAT)
+		return err_set(p->e, CODE_USAGE, "--pre-publish-hook needs --layout versions: in layout flat "
+			       "files appear one by one");
+	return check_list(p);
 }
 
 static int parse_all(struct parse *p, int argc, char **argv, char **environ_)
@@ -703,6 +761,7 @@ void config_release(struct config *c)
 	list_clear(&c->registry_config);
 	list_clear(&c->include);
 	list_clear(&c->exclude);
+	list_clear(&c->webhook_header_file);
 	free(c->pairs);
 	*c = (struct config){ 0 };
 }

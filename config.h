@@ -6,6 +6,7 @@
  * A flag beats its variable FETCHER_<NAME>. Unknown flags and unknown FETCHER_* variables are
  * CODE_USAGE with the nearest known name; service-link variables of Kubernetes (FETCHER_PORT,
  * FETCHER_SERVICE_HOST, FETCHER_PORT_80_TCP...) are ignored, and no option uses such a name.
+ * What hooks are told (FETCHER_REF, _DIGEST, _PREVIOUS, _PATH, _GENERATION) is ignored too: a hook may run fetcher.
  * Variables of all options are accepted by every command, flags only where they have a meaning.
  */
 #ifndef FETCHER_CONFIG_H
@@ -24,6 +25,7 @@
 
 enum config_command {
 	CMD_PULL = 0,
+	CMD_WATCH,
 	CMD_PROBE,
 	CMD_WAIT,
 	CMD_VERIFY,
@@ -41,6 +43,9 @@ enum config_layout { CONFIG_FLAT = 0, CONFIG_VERSIONS };
 enum config_fsync { CONFIG_FSYNC_END = 0, CONFIG_FSYNC_ALWAYS, CONFIG_FSYNC_NEVER };
 
 enum config_output { OUTPUT_TEXT = 0, OUTPUT_JSON };
+enum config_on_failure { ON_FAILURE_KEEP = 0, ON_FAILURE_EXIT };
+/* Same order as enum notify_preset (notify.h). */
+enum config_preset { PRESET_POST = 0, PRESET_SGLANG, PRESET_TRITON };
 
 struct config_list {
 	const char **v;		/* NULL-terminated; NULL when empty; owned, entries too */
@@ -48,7 +53,7 @@ struct config_list {
 };
 
 struct config_pair {
-	const char *ref, *dest;	/* borrowed from argv */
+	const char *ref, *dest;	/* borrowed from argv; ref NULL: from ref_file */
 };
 
 /* Strings are borrowed from argv and the environment, which must outlive it; NULL = not given. */
@@ -81,7 +86,30 @@ struct config {
 	enum config_layout layout;
 	enum config_fsync fsync;
 	uint64_t lock_timeout_ms;
-	uint64_t keep_versions;		/* gc */
+	uint64_t keep_versions, stale_timeout_ms, keep_bytes;	/* old versions; keep_bytes 0 = no cap */
+
+	/* watch */
+	uint64_t period_ms, init_period_ms;
+	uint64_t jitter;		/* percent of a period */
+	uint64_t max_failures;
+	enum config_on_failure on_failure;
+	const char *ref_file;
+	bool deny_downgrade;
+
+	/* those who want to know */
+	const char *pre_publish_hook, *exec_hook, *signal, *touch_file;
+	uint64_t hook_timeout_ms, hook_backoff_ms;
+	const char *webhook_url, *webhook_method, *webhook_body;
+	enum config_preset webhook_preset;
+	struct config_list webhook_header_file;
+	uint64_t webhook_timeout_ms, webhook_success_status;
+	const char *notify_dest;	/* DEST where the notified server has it; NULL = the same */
+	const char *http_bind, *metrics_file;
+
+	/* pull --list */
+	const char *list, *root;
+	bool prune;
+	uint64_t random_delay_ms;
 
 	/* seen by people and machines */
 	enum config_output output;
@@ -92,7 +120,7 @@ struct config {
 	uint64_t timeout_ms;		/* wait; 0 = forever */
 
 	/* operands */
-	struct config_pair *pairs;	/* pull: REF DEST pairs, n_pairs >= 1; owned */
+	struct config_pair *pairs;	/* pull (n_pairs 0 with --list), watch (1): REF DEST pairs; owned */
 	size_t n_pairs;
 	const char *ref;		/* resolve, ls */
 	const char *dest;		/* probe, wait, verify, gc, install */

@@ -20,6 +20,7 @@
 #include "commands.h"
 #include "config.h"
 #include "log.h"
+#include "watch.h"
 
 #define GRACE_MS 800
 
@@ -46,10 +47,14 @@ static void *signal_main(void *arg)
 	struct err e = { 0 };
 	int sig;
 
-	do
+	do {
 		sig = sigwaitinfo(set, NULL);
-	while (sig < 0);
+		if (sig == SIGHUP)
+			watch_wake();
+	} while (sig < 0 || sig == SIGHUP);
 	atomic_store(&stop, sig == SIGINT ? CODE_SIGINT : CODE_SIGTERM);
+	watch_wake();
+	sigdelset(set, SIGHUP);
 	/* the time left, or the second signal: either way it is over */
 	while (sigtimedwait(set, NULL, &grace) < 0 && errno == EINTR)
 		;
@@ -73,6 +78,8 @@ static int start_signals(const struct config *cfg, struct err *e)
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
+	if (cfg->command == CMD_WATCH)
+		sigaddset(&set, SIGHUP);
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 	rc = pthread_create(&thread, NULL, signal_main, &set);
 	if (rc)

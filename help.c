@@ -54,7 +54,7 @@ static void wrap(struct buf *b, const char *text, size_t at, size_t indent)
 	buf_addc(b, '\n');
 }
 
-static void flag_lines(struct buf *b, const struct option_info *o)
+static void flag_lines(struct buf *b, const struct option_info *o, enum config_command topic)
 {
 	_cleanup_buf_ struct buf text = BUF_INIT(4096);
 	size_t start = b->len;
@@ -78,8 +78,8 @@ static void flag_lines(struct buf *b, const struct option_info *o)
 			buf_addf(&text, "%s%s", i ? "|" : "", o->choices[i]);
 		buf_adds(&text, "]");
 	}
-	if (o->def)
-		buf_addf(&text, " (default %s)", o->def);
+	if (option_default(o, topic))
+		buf_addf(&text, " (default %s)", option_default(o, topic));
 	wrap(b, buf_cstr(&text), FLAG_COLUMN, FLAG_COLUMN);
 }
 
@@ -94,7 +94,7 @@ static void flag_groups(struct buf *b, enum config_command topic)
 		if (!group || strcmp(group, o->group) != 0)
 			buf_addf(b, "\n%s:\n", o->group);
 		group = o->group;
-		flag_lines(b, o);
+		flag_lines(b, o, topic);
 	}
 }
 
@@ -191,6 +191,8 @@ static void man_option(struct buf *b, const struct option_info *o)
 		roff_line(b, i ? ", \\fB" : ". One of \\fB", o->choices[i], "\\fR");
 	if (o->def)
 		roff_line(b, ". Default \\fB", o->def, "\\fR");
+	if (o->def_watch)
+		roff_line(b, ", of watch \\fB", o->def_watch, "\\fR");
 	buf_adds(b, ".\nFor:");
 	for (size_t i = 0; i < CMD_COUNT; i++)
 		if (o->commands & 1u << i)
@@ -279,6 +281,8 @@ static void markdown_option(struct buf *b, const struct option_info *o)
 	buf_addf(b, "` | `%s` | ", option_variable(o, variable));
 	if (o->def)
 		buf_addf(b, "`%s`", o->def);
+	if (o->def_watch)
+		buf_addf(b, ", watch: `%s`", o->def_watch);
 	buf_adds(b, " | ");
 	cell(b, o->help);
 	buf_adds(b, " |\n");

@@ -52,9 +52,10 @@ int http_new(struct http **ret, const struct http_options *o, struct err *e)
 		http_free(h);
 		return err_set(e, CODE_INTERNAL, "libcurl could not start");
 	}
-	if (tls_new(&h->tls, o->ca_file, o->insecure, e) ||
-	    (o->cert_file && tls_client_certificate(h->tls, o->cert_file, o->key_file,
-						    o->cert_origin ? o->cert_origin : "", e))) {
+	if (!o->plain &&
+	    (tls_new(&h->tls, o->ca_file, o->insecure, e) ||
+	     (o->cert_file && tls_client_certificate(h->tls, o->cert_file, o->key_file,
+						     o->cert_origin ? o->cert_origin : "", e)))) {
 		http_free(h);
 		return -1;
 	}
@@ -116,7 +117,9 @@ CURL *http_easy_new(struct http *h)
 	if (!c)
 		return NULL;
 	curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
-	curl_easy_setopt(c, CURLOPT_PROTOCOLS_STR, "http,https");
+	curl_easy_setopt(c, CURLOPT_PROTOCOLS_STR, h->tls ? "http,https" : "http");
+	/* the end of a handle must not wait for a name server that is silent */
+	curl_easy_setopt(c, CURLOPT_QUICK_EXIT, 1L);
 	curl_easy_setopt(c, CURLOPT_FOLLOWLOCATION, 0L);
 	curl_easy_setopt(c, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
 	curl_easy_setopt(c, CURLOPT_CONNECTTIMEOUT_MS, (long)h->o.connect_timeout_ms);
@@ -129,7 +132,8 @@ CURL *http_easy_new(struct http *h)
 		curl_easy_setopt(c, CURLOPT_SSL_VERIFYPEER, 0L);
 		curl_easy_setopt(c, CURLOPT_SSL_VERIFYHOST, 0L);
 	}
-	tls_apply(h->tls, c);
+	if (h->tls)
+		tls_apply(h->tls, c);
 	return c;
 }
 
@@ -283,12 +287,13 @@ static void set_method(CURL *c, const struct http_request *q)
 {
 	if (strcmp(q->method, "HEAD") == 0) {
 		curl_easy_setopt(c, CURLOPT_NOBODY, 1L);
-	} else if (strcmp(q->method, "POST") == 0) {
+	} else if (strcmp(q->method, "GET") == 0) {
+		curl_easy_setopt(c, CURLOPT_HTTPGET, 1L);
+	} else {
 		curl_easy_setopt(c, CURLOPT_POST, 1L);
+		curl_easy_setopt(c, CURLOPT_CUSTOMREQUEST, q->method);
 		curl_easy_setopt(c, CURLOPT_POSTFIELDS, q->body ? q->body : "");
 		curl_easy_setopt(c, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)q->body_len);
-	} else {
-		curl_easy_setopt(c, CURLOPT_HTTPGET, 1L);
 	}
 }
 
@@ -344,6 +349,7 @@ int http_fetch(struct http *h, const struct http_request *q, struct http_respons
 	curl_easy_setopt(c, CURLOPT_HEADERDATA, &x);
 	curl_easy_setopt(c, CURLOPT_WRITEFUNCTION, on_body);
 	curl_easy_setopt(c, CURLOPT_WRITEDATA, &x);
+	curl_easy_setopt(c, CURLOPT_TIMEOUT_MS, (long)q->timeout_ms);
 	set_method(c, q);
 	curl_multi_add_handle(m, c);
 	failed = run(h, m, c, &x, what, &rc, e);
@@ -401,7 +407,7 @@ int http_curl_error(struct http *h, CURL *c, CURLcode rc, const char *errbuf, co
 	case CURLE_SSL_CERTPROBLEM:
 	case CURLE_SSL_CACERT_BADFILE:
 		snprintf(fix, sizeof(fix), "CAs come from %.160s; name your registry's CA with --ca-file",
-			 tls_source(h->tls));
+			 h->tls ? tls_source(h->tls) : "nowhere");
 		return network_error(e, CODE_NETWORK, false, what, why, fix);
 	case CURLE_SSL_CONNECT_ERROR:
 		/* A plain-HTTP answer is no passing trouble: waiting for it to go away helps nobody */

@@ -23,6 +23,7 @@ struct http_options {
 	const char *cert_file, *key_file; /* client certificate: both or none */
 	const char *cert_origin;	/* the only scheme://host:port it is shown to */
 	bool insecure;			/* no verification of the peer */
+	bool plain;			/* only http:// URLs will be asked for (others fail): no CA is read */
 	unsigned connect_timeout_ms;	/* 0 = 10 s */
 	unsigned stall_timeout_ms;	/* no byte for so long ends an exchange; 0 = 30 s */
 	unsigned retry_budget_ms;	/* http_get gives up after so long without success; 0 = 5 min */
@@ -60,13 +61,14 @@ const char *http_response_header(const struct http_response *r, const char *name
 uint32_t http_retry_after_ms(const char *value, int64_t now_unix);
 
 struct http_request {
-	const char *method;		/* "GET", "HEAD", "POST" */
+	const char *method;		/* "GET" and "HEAD" have no body; any other has one, perhaps empty */
 	const char *url;
 	const char *const *headers;	/* "Name: value" lines, NULL-terminated; NULL = none. Sent to the origin only if origin_headers */
 	const char *authorization;	/* value of Authorization, NULL or "" = none; ignored by http_get */
-	const char *body;		/* POST */
+	const char *body;
 	size_t body_len;
 	uint64_t max_body;		/* bytes of a 2xx body; others are cut at LIMIT_ERROR_BODY */
+	unsigned timeout_ms;		/* the whole exchange; then CODE_DEADLINE. 0 = only the stall timeout binds */
 };
 
 /*

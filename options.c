@@ -5,8 +5,10 @@
 
 #define BIT(cmd) (1u << (cmd))
 #define PULL BIT(CMD_PULL)
-#define REMOTE (BIT(CMD_PULL) | BIT(CMD_RESOLVE) | BIT(CMD_LS))
-#define PLAN (BIT(CMD_PULL) | BIT(CMD_LS))
+#define WATCH BIT(CMD_WATCH)
+#define FETCH (PULL | WATCH)
+#define REMOTE (FETCH | BIT(CMD_RESOLVE) | BIT(CMD_LS))
+#define PLAN (FETCH | BIT(CMD_LS))
 #define ON_VOLUME (BIT(CMD_PROBE) | BIT(CMD_WAIT) | BIT(CMD_VERIFY) | BIT(CMD_GC))
 #define ALL (BIT(CMD_COUNT) - 1)
 
@@ -16,6 +18,8 @@
 
 static const char *const layouts[] = { "flat", "versions", NULL };
 static const char *const fsyncs[] = { "end", "always", "never", NULL };
+static const char *const on_failures[] = { "keep", "exit", NULL };
+static const char *const presets[] = { "post", "sglang", "triton", NULL };
 static const char *const outputs[] = { "text", "json", NULL };
 static const char *const log_formats[] = { "auto", "text", "json", NULL };
 static const char *const progress_modes[] = { "auto", "never", "always", NULL };
@@ -25,27 +29,33 @@ static const char *const progress_modes[] = { "auto", "never", "always", NULL };
  * would be taken for a service link.
  */
 const struct option_info option_table[] = {
-	{ .name = "dest", .letter = 'o', .type = OPT_PATH, .commands = PULL | ON_VOLUME,
+	{ .name = "dest", .letter = 'o', .type = OPT_PATH, .commands = FETCH | ON_VOLUME,
 	  .group = "Volume", .arg = "DIR", FIELD(dest),
 	  .help = "the directory to fill, in place of the operand DEST" },
-	{ .name = "layout", .type = OPT_ENUM, .commands = PULL, .group = "Volume", .arg = "KIND",
-	  .def = "flat", .choices = layouts, FIELD(layout),
+	{ .name = "layout", .type = OPT_ENUM, .commands = FETCH, .group = "Volume", .arg = "KIND",
+	  .def = "flat", .def_watch = "versions", .choices = layouts, FIELD(layout),
 	  .help = "flat: the files stand in DEST itself; versions: in a directory of their own "
 		"that the link DEST/current names" },
-	{ .name = "fsync", .type = OPT_ENUM, .commands = PULL, .group = "Volume", .arg = "WHEN",
+	{ .name = "fsync", .type = OPT_ENUM, .commands = FETCH, .group = "Volume", .arg = "WHEN",
 	  .def = "end", .choices = fsyncs, FIELD(fsync),
 	  .help = "end: flush everything before the ready marker is written; always: also each "
 		"file as it is placed; never: leave it to the kernel" },
-	{ .name = "lock-timeout", .type = OPT_DURATION, .commands = PULL | BIT(CMD_GC), .group = "Volume",
+	{ .name = "lock-timeout", .type = OPT_DURATION, .commands = FETCH | BIT(CMD_GC), .group = "Volume",
 	  .arg = "TIME", .def = "10m", .max = 24 * DAY, FIELD(lock_timeout_ms),
 	  .help = "how long to wait for another fetcher that works on DEST; 0 = one try" },
-	{ .name = "max-bytes", .type = OPT_SIZE, .commands = PULL, .group = "Volume", .arg = "SIZE",
+	{ .name = "max-bytes", .type = OPT_SIZE, .commands = FETCH, .group = "Volume", .arg = "SIZE",
 	  .def = "none", .zero = "none", .max = UINT64_MAX, FIELD(max_bytes),
 	  .help = "refuse an artifact whose files need more, before the first byte; set it to "
 		"the sizeLimit of an emptyDir" },
-	{ .name = "keep-versions", .type = OPT_UINT, .commands = BIT(CMD_GC), .group = "Volume", .arg = "N",
-	  .def = "0", .max = 1000000, FIELD(keep_versions),
-	  .help = "how many versions to keep beside the published one" },
+	{ .name = "keep-versions", .type = OPT_UINT, .commands = FETCH | BIT(CMD_GC), .group = "Volume",
+	  .arg = "N", .def = "0", .def_watch = "1", .max = 1000000, FIELD(keep_versions),
+	  .help = "how many old versions to keep beside the published one" },
+	{ .name = "stale-timeout", .type = OPT_DURATION, .commands = FETCH | BIT(CMD_GC), .group = "Volume",
+	  .arg = "TIME", .def = "0s", .max = 3650 * DAY, FIELD(stale_timeout_ms),
+	  .help = "keep every old version so long after it was replaced" },
+	{ .name = "keep-bytes", .type = OPT_SIZE, .commands = FETCH | BIT(CMD_GC), .group = "Volume",
+	  .arg = "SIZE", .def = "none", .zero = "none", .max = UINT64_MAX, FIELD(keep_bytes),
+	  .help = "most disk space for the old versions that --keep-versions keeps; the oldest go first" },
 
 	{ .name = "include", .type = OPT_LIST, .commands = PLAN, .group = "Selection", .arg = "GLOB",
 	  FIELD(include),
@@ -90,24 +100,24 @@ const struct option_info option_table[] = {
 	{ .name = "plain-http", .type = OPT_BOOL, .commands = REMOTE, .group = "Transport", FIELD(plain_http),
 	  .help = "talk HTTP without TLS to the registry" },
 
-	{ .name = "concurrency", .type = OPT_UINT, .commands = PULL, .group = "Transfer", .arg = "N",
+	{ .name = "concurrency", .type = OPT_UINT, .commands = FETCH, .group = "Transfer", .arg = "N",
 	  .def = "16", .min = 1, .max = LIMIT_CONNECTIONS, FIELD(concurrency),
 	  .help = "most connections at a time; fewer are used where more bring nothing" },
-	{ .name = "range-size", .type = OPT_SIZE, .commands = PULL, .group = "Transfer", .arg = "SIZE",
+	{ .name = "range-size", .type = OPT_SIZE, .commands = FETCH, .group = "Transfer", .arg = "SIZE",
 	  .def = "auto", .zero = "auto", .min = 64 * KIB, .max = 4 * GIB, FIELD(range_size),
 	  .help = "bytes asked for in one request" },
-	{ .name = "memory-budget", .type = OPT_SIZE, .commands = PULL, .group = "Transfer", .arg = "SIZE",
+	{ .name = "memory-budget", .type = OPT_SIZE, .commands = FETCH, .group = "Transfer", .arg = "SIZE",
 	  .def = "64MiB", .min = 4 * MIB, .max = 64 * GIB, FIELD(memory_budget),
 	  .help = "most memory for buffers" },
 	{ .name = "stall-timeout", .type = OPT_DURATION, .commands = REMOTE, .group = "Transfer", .arg = "TIME",
 	  .def = "30s", .min = 100, .max = 24 * DAY, FIELD(stall_timeout_ms),
 	  .help = "a connection without a byte for so long is given up and its range asked for "
 		"again" },
-	{ .name = "speed-limit", .type = OPT_SIZE, .commands = PULL, .group = "Transfer", .arg = "SIZE",
+	{ .name = "speed-limit", .type = OPT_SIZE, .commands = FETCH, .group = "Transfer", .arg = "SIZE",
 	  .def = "4KiB", .zero = "off", .max = UINT64_C(1) << 40, FIELD(speed_limit),
 	  .help = "a connection slower than this many bytes a second counts as stalled after "
 		"--speed-time" },
-	{ .name = "speed-time", .type = OPT_DURATION, .commands = PULL, .group = "Transfer", .arg = "TIME",
+	{ .name = "speed-time", .type = OPT_DURATION, .commands = FETCH, .group = "Transfer", .arg = "TIME",
 	  .def = "60s", .min = SECOND, .max = 24 * DAY, FIELD(speed_time_ms),
 	  .help = "see --speed-limit" },
 	{ .name = "connect-timeout", .type = OPT_DURATION, .commands = REMOTE, .group = "Transfer",
@@ -116,18 +126,104 @@ const struct option_info option_table[] = {
 	{ .name = "retry-timeout", .type = OPT_DURATION, .commands = REMOTE, .group = "Transfer", .arg = "TIME",
 	  .def = "5m", .min = 1, .max = 24 * DAY, FIELD(retry_timeout_ms),
 	  .help = "give up after so long without progress; starts anew whenever bytes arrive" },
-	{ .name = "deadline", .type = OPT_DURATION, .commands = PULL, .group = "Transfer", .arg = "TIME",
+	{ .name = "deadline", .type = OPT_DURATION, .commands = FETCH, .group = "Transfer", .arg = "TIME",
 	  .def = "none", .zero = "none", .max = 24 * DAY, FIELD(deadline_ms),
 	  .help = "give up after so long in any case" },
+
+	{ .name = "period", .type = OPT_DURATION, .commands = WATCH, .group = "Watching", .arg = "TIME",
+	  .def = "5m", .min = 100, .max = 24 * DAY, FIELD(period_ms),
+	  .help = "time between two looks at the registry" },
+	{ .name = "jitter", .type = OPT_UINT, .commands = WATCH, .group = "Watching", .arg = "PERCENT",
+	  .def = "10", .max = 100, FIELD(jitter),
+	  .help = "how much a period may be shorter or longer, so that a thousand Pods do not ask at once" },
+	{ .name = "init-period", .type = OPT_DURATION, .commands = WATCH, .group = "Watching", .arg = "TIME",
+	  .def = "5s", .min = 100, .max = 24 * DAY, FIELD(init_period_ms),
+	  .help = "the same until a first version stands" },
+	{ .name = "on-failure", .type = OPT_ENUM, .commands = WATCH, .group = "Watching", .arg = "WHAT",
+	  .def = "keep", .choices = on_failures, FIELD(on_failure),
+	  .help = "keep: go on serving what there is and try again; exit: end with the failure's exit "
+		"code" },
+	{ .name = "max-failures", .type = OPT_UINT, .commands = WATCH, .group = "Watching", .arg = "N",
+	  .def = "0", .max = 1000000, FIELD(max_failures),
+	  .help = "with --on-failure exit: how many failures in a row to bear" },
+	{ .name = "ref-file", .type = OPT_PATH, .commands = WATCH, .group = "Watching", .arg = "FILE",
+	  FIELD(ref_file),
+	  .help = "read REF from a file, such as a key of a ConfigMap or an annotation by the downward API; "
+		"a change is taken up at once" },
+	{ .name = "deny-downgrade", .type = OPT_BOOL, .commands = FETCH, .group = "Watching",
+	  FIELD(deny_downgrade),
+	  .help = "refuse (exit 14) an artifact that was created before the published one, by the annotation "
+		"org.opencontainers.image.created, or that is the one which the published one replaced" },
+
+	{ .name = "pre-publish-hook", .type = OPT_STRING, .commands = FETCH, .group = "Notification",
+	  .arg = "CMD", FIELD(pre_publish_hook),
+	  .help = "program, or JSON array of program and arguments, to run when a version is verified and "
+		"before anybody sees it; a status other than 0 keeps it back (exit 14); layout versions only" },
+	{ .name = "exec-hook", .type = OPT_STRING, .commands = FETCH, .group = "Notification", .arg = "CMD",
+	  FIELD(exec_hook), .help = "program, or JSON array, to run when a version was published; with "
+		"FETCHER_REF, _DIGEST, _PREVIOUS, _PATH and _GENERATION in its environment" },
+	{ .name = "hook-timeout", .type = OPT_DURATION, .commands = FETCH, .group = "Notification",
+	  .arg = "TIME", .def = "30s", .min = 100, .max = 24 * DAY, FIELD(hook_timeout_ms),
+	  .help = "a hook that runs longer is killed and has failed" },
+	{ .name = "hook-backoff", .type = OPT_DURATION, .commands = FETCH, .group = "Notification",
+	  .arg = "TIME", .def = "3s", .min = 10, .max = DAY, FIELD(hook_backoff_ms),
+	  .help = "first pause after a failed notification; doubled up to a minute" },
+	{ .name = "webhook-url", .type = OPT_STRING, .commands = FETCH, .group = "Notification", .arg = "URL",
+	  FIELD(webhook_url), .help = "request to make when a version was published" },
+	{ .name = "webhook-preset", .type = OPT_ENUM, .commands = FETCH, .group = "Notification",
+	  .arg = "KIND", .def = "post", .choices = presets, FIELD(webhook_preset),
+	  .help = "post: a JSON object with all facts; sglang: update_weights_from_disk; triton: load of "
+		"the model that the URL names" },
+	{ .name = "webhook-method", .type = OPT_STRING, .commands = FETCH, .group = "Notification",
+	  .arg = "METHOD", FIELD(webhook_method), .help = "another method than POST" },
+	{ .name = "webhook-header-file", .type = OPT_LIST, .commands = FETCH, .group = "Notification",
+	  .arg = "FILE", FIELD(webhook_header_file),
+	  .help = "file with \"Name: value\" lines, read for each request; may be given several times" },
+	{ .name = "webhook-body", .type = OPT_STRING, .commands = FETCH, .group = "Notification",
+	  .arg = "TEXT", FIELD(webhook_body),
+	  .help = "body of the request; {ref} {digest} {previous} {path} {generation} are filled in" },
+	{ .name = "webhook-timeout", .type = OPT_DURATION, .commands = FETCH, .group = "Notification",
+	  .arg = "TIME", .def = "5m", .min = 100, .max = DAY, FIELD(webhook_timeout_ms),
+	  .help = "for the whole request: some servers answer when the model is loaded" },
+	{ .name = "webhook-success-status", .type = OPT_UINT, .commands = FETCH, .group = "Notification",
+	  .arg = "STATUS", .def = "0", .max = 599, FIELD(webhook_success_status),
+	  .help = "the status that counts as taken; 0 = any 2xx" },
+	{ .name = "signal", .type = OPT_STRING, .commands = FETCH, .group = "Notification", .arg = "NAME:SIG",
+	  FIELD(signal), .help = "send a signal to the processes of that name (shareProcessNamespace) when a "
+		"version was published" },
+	{ .name = "touch-file", .type = OPT_PATH, .commands = FETCH, .group = "Notification", .arg = "FILE",
+	  FIELD(touch_file), .help = "create or touch a file when a version was published" },
+	{ .name = "notify-dest", .type = OPT_STRING, .commands = FETCH, .group = "Notification",
+	  .arg = "DIR", FIELD(notify_dest),
+	  .help = "DEST as the notified server knows it, when it is mounted elsewhere there; goes into "
+		"{path}" },
+
+	{ .name = "http-bind", .type = OPT_STRING, .commands = FETCH, .group = "Endpoints",
+	  .arg = "[HOST]:PORT", FIELD(http_bind),
+	  .help = "answer /readyz, /healthz, /status and /metrics there; watch also POST /sync, from loopback" },
+	{ .name = "metrics-file", .type = OPT_PATH, .commands = FETCH, .group = "Endpoints", .arg = "FILE",
+	  FIELD(metrics_file), .help = "write the metrics to a file, for the textfile collector of node_exporter" },
+
+	{ .name = "list", .type = OPT_PATH, .commands = PULL, .group = "Warming a node", .arg = "FILE",
+	  FIELD(list), .help = "pull what the file says: a line is REF DEST, or REF alone with --root" },
+	{ .name = "root", .type = OPT_PATH, .commands = PULL, .group = "Warming a node", .arg = "DIR",
+	  FIELD(root), .help = "where lines without DEST go: DIR/HOST/REPO@TAG (a port's colon becomes _), or "
+		"DIR/HOST/REPO@sha256-HEX for a digest; also the start of a relative DEST" },
+	{ .name = "prune", .type = OPT_BOOL, .commands = PULL, .group = "Warming a node", FIELD(prune),
+	  .help = "after a list was pulled: drop old versions, and directories below --root that no line names "
+		"any more, by --keep-versions, --stale-timeout and --keep-bytes" },
+	{ .name = "random-delay", .type = OPT_DURATION, .commands = PULL, .group = "Warming a node",
+	  .arg = "TIME", .def = "0s", .max = DAY, FIELD(random_delay_ms),
+	  .help = "wait up to so long before the start, so that a thousand nodes do not ask at once" },
 
 	{ .name = "timeout", .type = OPT_DURATION, .commands = BIT(CMD_WAIT), .group = "Waiting", .arg = "TIME",
 	  .def = "none", .zero = "none", .max = 24 * DAY, FIELD(timeout_ms),
 	  .help = "give up (exit 31) when DEST is not ready after so long" },
 
-	{ .name = "output", .type = OPT_ENUM, .commands = ALL & ~BIT(CMD_HELP), .group = "Output",
+	{ .name = "output", .type = OPT_ENUM, .commands = ALL & ~(BIT(CMD_HELP) | WATCH), .group = "Output",
 	  .arg = "KIND", .def = "text", .choices = outputs, FIELD(output),
 	  .help = "what goes to stdout; json: one object a line" },
-	{ .name = "progress", .type = OPT_ENUM, .commands = PULL, .group = "Output", .arg = "WHEN",
+	{ .name = "progress", .type = OPT_ENUM, .commands = FETCH, .group = "Output", .arg = "WHEN",
 	  .def = "auto", .choices = progress_modes, FIELD(progress),
 	  .help = "the bar on stderr; auto: a bar on a terminal, a log line every 10 s elsewhere" },
 	{ .name = "log-format", .type = OPT_ENUM, .commands = ALL, .group = "Output", .arg = "KIND",
@@ -162,13 +258,30 @@ const struct command_info command_table[CMD_COUNT] = {
 		"tag, and without either the tag is latest. "
 		"The command word may be left out: \"fetcher REF DEST\" is the same. Several "
 		"pairs are pulled one after the other; "
-		"the first failure ends the run.",
+		"the first failure ends the run. With --list the pairs come from a file, a failure ends only its own, "
+		"and --output json prints one summary.",
 		EXAMPLES("fetcher pull registry.example.com/models/llama:8b /models/llama",
 			 "into a directory",
 			 "fetcher pull registry.example.com/llama:8b -o /models --include '*.json'",
 			 "only some of the files",
 			 "fetcher pull --plain-http localhost:5000/demo/model:v1 /tmp/model",
 			 "from a registry without TLS"),
+	},
+	[CMD_WATCH] = {
+		"watch", "REF DEST", "pull, then stay: follow the tag, hot-swap new digests",
+		"Pulls REF, and asks the registry every --period which digest it names now (one HEAD request). "
+		"A new one is fetched beside the old one: blobs that did not change are linked, not fetched. "
+		"When all of it is verified the link DEST/current is switched in one step and those who want "
+		"to know are notified. Readers go through DEST/current and never see a mixture. "
+		"While the registry is away the old version is served.\n"
+		"SIGHUP, a change of --ref-file and POST /sync mean: look now. A reference with a digest is "
+		"pulled once; then watch idles. SIGTERM ends it: exit 0 when nothing was under way.",
+		EXAMPLES("fetcher watch registry.example.com/models/llama:stable /models/llama",
+			 "a sidecar; the server reads /models/llama/current",
+			 "fetcher watch --ref-file /etc/model/ref --http-bind :8080 /models/llama",
+			 "the reference from a ConfigMap, with probes and metrics over HTTP",
+			 "fetcher watch --webhook-preset sglang --webhook-url http://[::1]:30000 REF DEST",
+			 "have SGLang load each new version"),
 	},
 	[CMD_PROBE] = {
 		"probe", "DEST", "exit 0 if DEST holds a complete published version",
@@ -238,6 +351,7 @@ const struct exit_info exit_table[] = {
 	{ CODE_OK, "done", "" },
 	{ CODE_USAGE, "usage or configuration", "no" },
 	{ CODE_INTERNAL, "internal error", "no" },
+	{ CODE_POLICY, "refused by a hook or by --deny-downgrade", "no" },
 	{ CODE_AUTH, "not authorised (401, 403, a policy of the registry)", "no" },
 	{ CODE_NOT_FOUND, "not found; probe: nothing published", "no" },
 	{ CODE_INTEGRITY, "integrity: a size or digest differs", "no" },
@@ -253,6 +367,11 @@ const struct exit_info exit_table[] = {
 	{ CODE_SIGTERM, "SIGTERM before done; what was fetched stays resumable", "yes" },
 };
 const size_t exit_count = ARRAY_SIZE(exit_table);
+
+const char *option_default(const struct option_info *o, enum config_command cmd)
+{
+	return cmd == CMD_WATCH && o->def_watch ? o->def_watch : o->def;
+}
 
 const char *option_variable(const struct option_info *o, char ret[static OPTION_VARIABLE_MAX])
 {

@@ -18,6 +18,7 @@ struct option_info {
 	const char *group;		/* heading in help; NULL = hidden, and without a variable */
 	const char *arg;		/* FILE, SIZE...; NULL for OPT_BOOL */
 	const char *def;		/* default as a user would write it; NULL = unset */
+	const char *def_watch;		/* the default of watch where it is another; NULL = def */
 	const char *zero;		/* word for 0 ("none"), or NULL: 0 is an ordinary value */
 	uint64_t min, max;		/* numbers */
 	const char *const *choices;	/* OPT_ENUM, NULL-terminated, in the order of the enum */
@@ -44,6 +45,8 @@ struct exit_info {
 extern const struct exit_info exit_table[];
 extern const size_t exit_count;
 
+/* The default of one command; NULL = unset. */
+const char *option_default(const struct option_info *o, enum config_command cmd);
 /* FETCHER_FOO_BAR of an option. Returns ret. */
 #define OPTION_VARIABLE_MAX 64
 const char *option_variable(const struct option_info *o, char ret[static OPTION_VARIABLE_MAX]);

@@ -10,9 +10,11 @@
 
 #include "layout.h"
 #include "memory.h"
+#include "metrics.h"
 #include "progress.h"
 #include "sys.h"
 #include "transfer.h"
+#include "units.h"
 
 _Static_assert((int)CONFIG_FLAT == (int)STORE_FLAT && (int)CONFIG_VERSIONS == (int)STORE_VERSIONS,
 	       "config.h and store.h agree on layouts");
@@ -20,6 +22,9 @@ _Static_assert((int)CONFIG_FSYNC_END == (int)STORE_FSYNC_END &&
 	       (int)CONFIG_FSYNC_ALWAYS == (int)STORE_FSYNC_ALWAYS &&
 	       (int)CONFIG_FSYNC_NEVER == (int)STORE_FSYNC_NEVER,
 	       "config.h and store.h agree on fsync");
+
+#define METRICS_MS 10000	/* pause between two writes of --metrics-file */
+#define ANNOTATION_CREATED "org.opencontainers.image.created"
 
 /* One blob to fetch and the files of the plan that get it. */
 struct want {
@@ -51,6 +56,7 @@ struct pull {
 	struct transfer_stats stats;
 	atomic_uint_fast64_t files_done;
 	uint64_t reused;	/* bytes that were on the volume before */
+	uint64_t metrics_ms;	/* when --metrics-file was written last */
 };
 
 /* --- the registry side --- */
@@ -67,9 +73,9 @@ static void on_warn(void *arg, const char *line)
 	log_line(LOG_WARN, line, NULL);
 }
 
-int pull_open_repo(const struct config *cfg, const char *ref, const atomic_int *stop,
-		   struct http **ret_http, struct oci_repo **ret_repo, struct ref *ret_ref,
-		   struct err *e)
+static int open_repo(const struct config *cfg, const char *ref, uint64_t budget_ms,
+		     const atomic_int *stop, struct http **ret_http, struct oci_repo **ret_repo,
+		     struct ref *ret_ref, struct err *e)
 {
 	struct http_options ho = {
 		.ca_file = cfg->ca_file,
@@ -78,7 +84,7 @@ int pull_open_repo(const struct config *cfg, const char *ref, const atomic_int *
 		.insecure = cfg->insecure,
 		.connect_timeout_ms = (unsigned)cfg->connect_timeout_ms,
 		.stall_timeout_ms = (unsigned)cfg->stall_timeout_ms,
-		.retry_budget_ms = (unsigned)cfg->retry_timeout_ms,
+		.retry_budget_ms = (unsigned)budget_ms,
 		.user_agent = FETCHER_USER_AGENT,
 		.stop = stop,
 		.trace = log_enabled(LOG_DEBUG) ? on_trace : NULL,
@@ -117,6 +123,13 @@ int pull_open_repo(const struct config *cfg, const char *ref, const atomic_int *
 	return 0;
 }
 
+int pull_open_repo(const struct config *cfg, const char *ref, const atomic_int *stop,
+		   struct http **ret_http, struct oci_repo **ret_repo, struct ref *ret_ref,
+		   struct err *e)
+{
+	return open_repo(cfg, ref, cfg->retry_timeout_ms, stop, ret_http, ret_repo, ret_ref, e);
+}
+
 /* What makes this choice of files another version than the default one (store.h). */
 static char *selection_text(const struct config *cfg)
 {
@@ -135,7 +148,9 @@ static int prepare(struct pull *p, struct err *e)
 {
 	char text[DIGEST_STR_MAX];
 
-	if (pull_open_repo(p->cfg, p->o->ref, p->o->stop, &p->http, &p->repo, &p->ref, e))
+	uint64_t budget = p->o->check_budget_ms ? p->o->check_budget_ms : p->cfg->retry_timeout_ms;
+
+	if (open_repo(p->cfg, p->o->ref, budget, p->o->stop, &p->http, &p->repo, &p->ref, e))
 		return -1;
 	if (p->cfg->platform) {
 		if (oci_platform_parse(p->cfg->platform, &p->platform_store, e))
@@ -242,6 +257,63 @@ static int make_plan(struct pull *p, struct err *e)
 	for (size_t i = 0; i < p->plan.n_warnings; i++)
 		log_line(LOG_WARN, p->plan.warnings[i], NULL);
 	return 0;
+}
+
+/* Seconds since 1970 of the annotation "created" of a document; false: it has none that can be read. */
+static bool created_at(const struct buf *raw, int64_t *ret)
+{
+	struct oci_manifest m = { 0 };
+	struct err ignored;
+	const char *text;
+	bool ok;
+
+	if (!raw->len || oci_manifest_parse((const char *)raw->data, raw->len, NULL, &m, &ignored))
+		return false;
+	text = oci_annotation(m.annotations, m.n_annotations, ANNOTATION_CREATED);
+	ok = text && units_rfc3339(str_of(text), ret);
+	oci_manifest_release(&m);
+	return ok;
+}
+
+static bool created(const struct buf *raw, const struct buf *manifest_raw, int64_t *ret)
+{
+	return created_at(raw, ret) || created_at(manifest_raw, ret);
+}
+
+/*
+ * --deny-downgrade. The time of creation decides where both artifacts have one; else the version that the published one
+ * replaced is a downgrade: somebody set the tag back.
+ */
+static bool is_downgrade(struct pull *p, const struct store_marker *now)
+{
+	struct store_meta meta = { 0 };
+	struct err ignored;
+	int64_t old_time, new_time;
+	char digest[DIGEST_STR_MAX];
+	bool known = store_read_meta(p->store, now->version, &meta, &ignored) == 1 &&
+		     created(&meta.raw, &meta.manifest_raw, &old_time) &&
+		     created(&p->resolved.raw, &p->resolved.manifest_raw, &new_time);
+
+	store_meta_release(&meta);
+	if (known)
+		return new_time < old_time;
+	return now->previous && strcmp(now->previous, digest_format(&p->digest, ':', digest)) == 0;
+}
+
+static int check_downgrade(struct pull *p, struct err *e)
+{
+	struct store_marker now = { 0 };
+	struct err ignored;
+	char a[DIGEST_STR_MAX], b[DIGEST_STR_MAX];
+	int rc = 0;
+
+	if (!p->cfg->deny_downgrade || store_read_marker(p->store, &now, &ignored) != 1)
+		return 0;
+	if (!digest_equal(&now.digest, &p->digest) && is_downgrade(p, &now))
+		rc = err_set(e, CODE_POLICY, "%s is older than the published %s; --deny-downgrade keeps that one",
+			     digest_format(&p->digest, ':', a), digest_format(&now.digest, ':', b));
+	store_marker_release(&now);
+	return rc;
 }
 
 /* Bytes of a half blob that an earlier run reserved: they are not needed again. */
@@ -402,8 +474,15 @@ static void on_tick(void *arg)
 {
 	struct pull *p = arg;
 
-	progress_update(p->reused + atomic_load(&p->stats.done), atomic_load(&p->stats.wire),
-			atomic_load(&p->files_done));
+	uint64_t done = p->reused + atomic_load(&p->stats.done), wire = atomic_load(&p->stats.wire);
+
+	progress_update(done, wire, atomic_load(&p->files_done));
+	metrics_progress(done, wire, atomic_load(&p->files_done));
+	if (p->cfg->metrics_file && sys_now_ms() - p->metrics_ms >= METRICS_MS) {
+		struct err ignored; /* whoever runs the pull writes it at the end, and tells */
+		metrics_write_file(p->cfg->metrics_file, &ignored);
+		p->metrics_ms = sys_now_ms();
+	}
 }
 
 static int fetch(struct pull *p, struct err *e)
@@ -418,7 +497,8 @@ static int fetch(struct pull *p, struct err *e)
 		.speed_limit = c->speed_limit,
 		.speed_time_ms = (unsigned)c->speed_time_ms,
 		.retry_budget_ms = (unsigned)c->retry_timeout_ms,
-		.deadline_ms = c->deadline_ms ? p->started_ms + c->deadline_ms : 0,
+		.deadline_ms = p->o->deadline_ms ? p->o->deadline_ms :
+			       c->deadline_ms ? p->started_ms + c->deadline_ms : 0,
 		.partial_dirfd = dirfd,
 		.blob = {
 			.journal = true,
@@ -436,6 +516,14 @@ static int fetch(struct pull *p, struct err *e)
 
 /* --- publish --- */
 
+static int on_accept(void *arg, const char *path, struct err *e)
+{
+	const struct pull *p = arg;
+	char digest[DIGEST_STR_MAX];
+
+	return p->o->accept(p->o->accept_arg, digest_format(&p->digest, ':', digest), path, e);
+}
+
 static int publish(struct pull *p, struct pull_result *r, struct err *e)
 {
 	struct store_publish sp = {
@@ -446,11 +534,15 @@ static int publish(struct pull *p, struct pull_result *r, struct err *e)
 		.plan = &p->plan,
 		.file_mode = 0644,
 		.dir_mode = 0755,
+		.accept = p->o->accept ? on_accept : NULL,
+		.accept_arg = p,
 	};
 	struct store_marker m = { 0 };
+	char digest[DIGEST_STR_MAX];
 
 	if (check_space(p, e) || store_begin(p->store, &sp, e))
 		return -1;
+	metrics_plan(digest_format(&p->digest, ':', digest), p->plan.bytes, p->plan.n_files);
 	progress_init(p->cfg->quiet ? PROGRESS_NEVER : p->cfg->progress, p->o->ref, p->plan.bytes,
 		      p->plan.n_files);
 	int failed = sort_out(p, e) || fetch(p, e) ? -1 : 0;
@@ -485,9 +577,19 @@ static void tell(const struct pull *p, const struct pull_result *r)
 	snprintf(wire, sizeof(wire), "%" PRIu64, r->downloaded);
 	snprintf(files, sizeof(files), "%" PRIu64, r->marker.files);
 	snprintf(ms, sizeof(ms), "%" PRIu64, r->duration_ms);
-	log_line(LOG_INFO, r->up_to_date ? "up to date" : "pulled", "ref", p->o->ref, "digest",
+	log_line(r->up_to_date && p->o->repeated ? LOG_DEBUG : LOG_INFO, r->up_to_date ? "up to date" : "pulled", "ref", p->o->ref, "digest",
 		 digest_format(&p->digest, ':', digest), "dest", p->o->dest, "files", files,
 		 "bytes", bytes, "downloaded", wire, "ms", ms, NULL);
+}
+
+static void count(const struct pull_result *r)
+{
+	const struct store_marker *m = &r->marker;
+	char digest[DIGEST_STR_MAX];
+
+	metrics_published(digest_format(&m->digest, ':', digest), m->previous, m->generation, m->bytes,
+			  m->files, m->published_at);
+	metrics_end(r->up_to_date ? METRICS_NOOP : METRICS_PUBLISHED, NULL, r->duration_ms);
 }
 
 static void release(struct pull *p)
@@ -520,17 +622,23 @@ int pull_run(const struct pull_options *o, struct pull_result *ret_result, struc
 	struct pull_result r = { 0 };
 
 	pthread_mutex_init(&p.place_lock, NULL);
+	metrics_begin(o->ref, o->dest);
 	int done = prepare(&p, e) ? -1 : open_volume(&p, &r, e);
 	if (done == 0)
-		done = make_plan(&p, e) || list_files(&p, e) || publish(&p, &r, e) ? -1 : 1;
+		done = make_plan(&p, e) || check_downgrade(&p, e) || list_files(&p, e) ||
+			publish(&p, &r, e) ? -1 : 1;
 	if (done == 1) {
 		r.downloaded = atomic_load(&p.stats.wire);
 		r.reused = r.up_to_date ? r.marker.bytes : p.reused;
 		r.duration_ms = sys_now_ms() - p.started_ms;
 		tell(&p, &r);
+		count(&r);
 		*ret_result = r;
 	} else {
 		pull_result_release(&r);
+		metrics_end(atomic_load(o->stop) ? METRICS_STOPPED :
+			    e->code == CODE_POLICY ? METRICS_VETOED : METRICS_FAILED, e,
+			    sys_now_ms() - p.started_ms);
 	}
 	release(&p);
 	return done == 1 ? 0 : -1;

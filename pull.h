@@ -22,6 +22,16 @@ struct pull_options {
 	const char *dest;
 	/* Non-zero = stop now; the value is the code to return (CODE_SIGTERM, CODE_SIGINT). Not NULL. */
 	const atomic_int *stop;
+	/* How long to go on asking a registry that is away for the digest; 0 = --retry-timeout. */
+	uint64_t check_budget_ms;
+	uint64_t deadline_ms;		/* sys_now_ms clock, for the whole pull; 0 = --deadline from now */
+	bool repeated;			/* watch: "up to date" is no news (debug), and /metrics counts it as noop */
+	/*
+	 * Asked when a new version is verified and before anybody sees it (store_publish.accept); path is absolute.
+	 * -1: it is kept back, pull_run ends with *e. NULL = yes.
+	 */
+	int (*accept)(void *arg, const char *digest, const char *path, struct err *e);
+	void *accept_arg;
 };
 
 /* What one pull did. Zero-initialise; pull_result_release frees. */

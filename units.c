@@ -138,3 +138,72 @@ void units_add_seconds(struct buf *b, uint64_t seconds)
 	else
 		buf_addf(b, "%lluh%02llum", s / 3600, s / 60 % 60);
 }
+
+/* --- times of day --- */
+
+/* Exactly n digits at *at, no larger than max. */
+static bool digits(struct str s, size_t *at, size_t n, unsigned max, unsigned *ret)
+{
+	unsigned v = 0;
+
+	if (s.n < *at + n)
+		return false;
+	for (size_t i = 0; i < n; i++) {
+		char c = s.p[(*at)++];
+		if (c < '0' || c > '9')
+			return false;
+		v = v * 10 + (unsigned)(c - '0');
+	}
+	*ret = v;
+	return v <= max;
+}
+
+static bool letter(struct str s, size_t *at, char c)
+{
+	char is = *at < s.n ? s.p[(*at)++] : '\0';
+
+	return is == c || (c == 't' && is == 'T');
+}
+
+/* Days since 1970-01-01 of a date of the Gregorian calendar; years are counted from March, so that a leap day is the last. */
+static int64_t days_of(unsigned year, unsigned month, unsigned day)
+{
+	int64_t y = (int64_t)year - (month <= 2);
+	int64_t m = (month + 9) % 12;
+
+	return y * 365 + y / 4 - y / 100 + y / 400 + (m * 153 + 2) / 5 + (int64_t)day - 1 - 719468;
+}
+
+bool units_rfc3339(struct str s, int64_t *ret)
+{
+	unsigned year, month, day, hour, minute, second, oh = 0, om = 0;
+	size_t at = 0;
+	char zone;
+
+	if (!digits(s, &at, 4, 9999, &year) || !letter(s, &at, '-') || !digits(s, &at, 2, 12, &month) ||
+	    !letter(s, &at, '-') || !digits(s, &at, 2, 31, &day) || !letter(s, &at, 't') ||
+	    !digits(s, &at, 2, 23, &hour) || !letter(s, &at, ':') || !digits(s, &at, 2, 59, &minute) ||
+	    !letter(s, &at, ':') || !digits(s, &at, 2, 60, &second) || !month || !day)
+		return false;
+	if (at < s.n && s.p[at] == '.') {
+		size_t first = ++at;
+		while (at < s.n && s.p[at] >= '0' && s.p[at] <= '9')
+			at++;
+		if (at == first)
+			return false;
+	}
+	if (at >= s.n)
+		return false;
+	zone = s.p[at++];
+	if (zone == '+' || zone == '-') {
+		if (!digits(s, &at, 2, 23, &oh) || !letter(s, &at, ':') || !digits(s, &at, 2, 59, &om))
+			return false;
+	} else if (zone != 'Z' && zone != 'z') {
+		return false;
+	}
+	if (at != s.n)
+		return false;
+	int64_t offset = (int64_t)(oh * 3600 + om * 60) * (zone == '-' ? -1 : 1);
+	*ret = days_of(year, month, day) * 86400 + (int64_t)(hour * 3600 + minute * 60 + second) - offset;
+	return true;
+}

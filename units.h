@@ -22,5 +22,7 @@ bool units_size(struct str s, uint64_t *ret_bytes);
 void units_add_bytes(struct buf *b, uint64_t bytes);
 /* "5s", "3m20s", "2h05m" */
 void units_add_seconds(struct buf *b, uint64_t seconds);
+/* "2026-01-02T03:04:05.6Z", "...+02:00" (RFC 3339) as seconds since 1970; fractions are dropped. false: malformed. */
+bool units_rfc3339(struct str s, int64_t *ret);
 
 #endif

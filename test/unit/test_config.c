@@ -220,6 +220,90 @@ static void test_variables(void **state)
 	bad(ENV("FETCHER_CONCURENCY=4"), ARGS("probe", "/d"), "unknown variable");
 }
 
+static void test_watch(void **state)
+{
+	(void)state;
+	good(no_env, ARGS("watch", "r.io/a:b", "/d"));
+	assert_int_equal(cfg.command, CMD_WATCH);
+	assert_int_equal(cfg.layout, CONFIG_VERSIONS);
+	assert_int_equal(cfg.keep_versions, 1);
+	assert_int_equal(cfg.period_ms, 300000);
+	assert_int_equal(cfg.jitter, 10);
+	assert_int_equal(cfg.on_failure, ON_FAILURE_KEEP);
+	assert_string_equal(cfg.pairs[0].dest, "/d");
+	good(no_env, ARGS("watch", "--layout", "flat", "r.io/a:b", "-o", "/d"));
+	assert_int_equal(cfg.layout, CONFIG_FLAT);
+	/* the defaults of the other commands stay */
+	good(no_env, ARGS("pull", "r.io/a:b", "/d"));
+	assert_int_equal(cfg.layout, CONFIG_FLAT);
+	assert_int_equal(cfg.keep_versions, 0);
+
+	good(no_env, ARGS("watch", "--ref-file", "/etc/model/ref", "/d"));
+	assert_int_equal(cfg.n_pairs, 1);
+	assert_null(cfg.pairs[0].ref);
+	assert_string_equal(cfg.pairs[0].dest, "/d");
+	good(ENV("FETCHER_REF_FILE=/r", "FETCHER_DEST=/d"), ARGS("watch"));
+	assert_string_equal(cfg.pairs[0].dest, "/d");
+	bad(no_env, ARGS("watch", "--ref-file", "/r", "r.io/a:b", "/d"), "too many");
+	bad(no_env, ARGS("watch", "r.io/a:b"), "no DEST");
+	bad(no_env, ARGS("watch", "r.io/a:b", "/d", "r.io/c:d", "/e"), "one REF");
+	bad(no_env, ARGS("watch", "--max-failures", "3", "r.io/a:b", "/d"), "--on-failure exit");
+	good(no_env, ARGS("watch", "--max-failures", "3", "--on-failure", "exit", "r.io/a:b", "/d"));
+	bad(no_env, ARGS("watch", "--layout", "flat", "--pre-publish-hook", "/x", "r.io/a:b", "/d"), "versions");
+	bad(no_env, ARGS("pull", "--pre-publish-hook", "/x", "r.io/a:b", "/d"), "versions");
+	bad(no_env, ARGS("pull", "--period", "1m", "r.io/a:b", "/d"), "belongs to: watch");
+}
+
+static void test_list(void **state)
+{
+	(void)state;
+	good(no_env, ARGS("pull", "--list", "/l", "--root", "/r", "--prune"));
+	assert_int_equal(cfg.n_pairs, 0);
+	bad(no_env, ARGS("pull", "--list", "/l", "r.io/a:b", "/d"), "--list");
+	bad(no_env, ARGS("pull", "--list", "/l", "-o", "/d"), "--list");
+	bad(no_env, ARGS("pull", "--list", "/l", "--prune"), "--root");
+	bad(no_env, ARGS("pull", "--root", "/r", "r.io/a:b", "/d"), "--list");
+	bad(no_env, ARGS("pull", "--list", "/l", "--touch-file", "/t"), "--list");
+}
+
+/* A hook that runs fetcher has these; a service of that name is no option either. */
+static void test_hook_variables(void **state)
+{
+	(void)state;
+	good(ENV("FETCHER_REF=r.io/a:b", "FETCHER_DIGEST=sha256:x", "FETCHER_PREVIOUS=", "FETCHER_PATH=/p",
+		 "FETCHER_GENERATION=3"), ARGS("probe", "/d"));
+	bad(ENV("FETCHER_DIGESTS=x"), ARGS("probe", "/d"), "FETCHER_DIGESTS");
+}
+
+static void rfc3339(const char *text, int64_t want)
+{
+	int64_t got = -1;
+
+	if (!units_rfc3339(str_of(text), &got) || got != want)
+		fail_msg("%s: %lld", text, (long long)got);
+}
+
+static void test_times_of_day(void **state)
+{
+	static const char *const wrong[] = {
+		"", "2026-11-21", "2026-11-21T10:00:00", "2026-13-01T00:00:00Z", "2026-00-01T00:00:00Z",
+		"2026-01-32T00:00:00Z", "2026-01-01T24:00:00Z", "2026-01-01T00:00:00.Z", "2026-01-01T00:00:00Zx",
+		"2026-01-01T00:00:00+0200", "2026-01-01 00:00:00Z", "+026-01-01T00:00:00Z",
+		"2026-01-01T00:00:00+02:0", "2026\r01\r01T00:00:00Z",
+	};
+	int64_t v;
+
+	(void)state;
+	rfc3339("1970-01-01T00:00:00Z", 0);
+	rfc3339("1969-12-31T23:59:59z", -1);
+	rfc3339("2000-02-29T12:30:15.123456Z", 951827415);
+	rfc3339("2026-11-21T02:00:00+02:00", 1795219200);
+	rfc3339("2026-11-20t22:30:00-01:30", 1795219200);
+	for (size_t i = 0; i < ARRAY_SIZE(wrong); i++)
+		if (units_rfc3339(str_of(wrong[i]), &v))
+			fail_msg("accepted: %s", wrong[i]);
+}
+
 static void test_lists(void **state)
 {
 	(void)state;
@@ -439,6 +523,10 @@ int main(void)
 		cmocka_unit_test_teardown(test_unknown_flags, drop),
 		cmocka_unit_test_teardown(test_variables, drop),
 		cmocka_unit_test_teardown(test_lists, drop),
+		cmocka_unit_test_teardown(test_watch, drop),
+		cmocka_unit_test_teardown(test_list, drop),
+		cmocka_unit_test_teardown(test_hook_variables, drop),
+		cmocka_unit_test(test_times_of_day),
 		cmocka_unit_test_teardown(test_failure_keeps_the_log, drop),
 		cmocka_unit_test_teardown(test_service_links, drop),
 		cmocka_unit_test_teardown(test_values, drop),
