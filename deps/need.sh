@@ -11,7 +11,10 @@ packages() {
 	build) echo gcc make libc6-dev linux-libc-dev m4 patch python3 xz-utils bzip2 ca-certificates ;;
 	arm64) [ "$(uname -m)" = aarch64 ] || echo gcc-aarch64-linux-gnu libc6-dev-arm64-cross ;;
 	amd64) [ "$(uname -m)" = x86_64 ] || echo gcc-x86-64-linux-gnu libc6-dev-amd64-cross ;;
-	test) echo libcmocka-dev python3-pytest python3-cryptography openssl strace 'qemu-user-static|qemu-user' ;;
+	test)
+		echo libcmocka-dev python3-pytest openssl strace 'qemu-user-static|qemu-user'
+		# the image: podman with the runtime that also knows hybrid cgroups, a base image of our own making
+		echo podman runc catatonit debootstrap ;;
 	fuzz) echo clang "$(clang_runtime)" ;;
 	bench) echo strace curl openssl ;;
 	*) echo "need.sh: unknown group $1" >&2; exit 2 ;;
