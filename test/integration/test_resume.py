@@ -426,6 +426,26 @@ def test_resume_of_one_file_among_finished_ones(registry, push, wire, fetcher, d
     assert wire.body("/blobs/") <= 24 * MIB * 1.05 + 16 * 512 * 1024
 
 
+def test_blob_that_was_complete_but_not_published(faults, fetcher, dest):
+    """Its last record says that all is hashed; the directory of the file could not be made."""
+    body = data(78, 8 * MIB)
+    art = faults.artifact({"d/w": body})
+    go = threading.Event()
+    faults.rule(art.digest_of("d/w"), nth=2, hold_at=(MIB, go))
+    flags = ["--plain-http", "--range-size", "4MiB", "--concurrency", "1"]
+    run = fetcher.start("pull", *flags, art.ref, dest)
+    assert faults.wait(lambda f: len(f.gets(art.digest_of("d/w"))) == 2), run.err()
+    (dest / "d").write_bytes(b"in the way")
+    go.set()
+    assert run.wait(30).rc in (24, 40)
+    (dest / "d").unlink()
+    faults.forget()
+    fetcher("pull", *flags, art.ref, dest, timeout=30).ok()
+    holds(dest, {"d/w": body})
+    assert faults.sent("blob") == 0
+    assert partials(dest) == {}
+
+
 def test_nothing_listens_at_the_restart(half, fetcher, faults, dest):
     """A failed restart keeps what was there."""
     kept = partials(dest)
