@@ -239,7 +239,12 @@ static int open_file(struct blob *b, struct err *e)
 	b->ino = st.st_ino;
 	if (st.st_size == (off_t)b->size && b->o.journal)
 		return resume(b, e);
-	/* a stranger's or a cut file: start over */
+	/*
+	 * A new, a stranger's or a cut file: start over. A journal that lies there is about other bytes under the same inode
+	 * number; believed after the next kill, it would pass zeros off as hashed.
+	 */
+	if (unlinkat(b->dirfd, b->journal_name, 0) && errno != ENOENT && errno != EISDIR)
+		return err_errno(e, CODE_LOCAL, errno, "cannot remove the journal %s", b->journal_name);
 	if (st.st_size && ftruncate(b->fd, 0))
 		return err_errno(e, CODE_LOCAL, errno, "cannot truncate .fetcher/partial/%s", b->name);
 	if (sys_preallocate(b->fd, b->size))

@@ -275,6 +275,37 @@ static void a_file_of_another_size_or_inode_starts_over(void **state)
 	unlinkat(dir, "kept", 0);
 }
 
+/* The cut file keeps its inode: killed again before the next record, the old one must not speak for the zeros. */
+static void a_file_that_starts_over_has_no_journal(void **state)
+{
+	const struct blob_options quiet = { .journal = true };
+	char d[DIGEST_STR_MAX];
+	struct blob *b = must_open(&quiet);
+
+	(void)state;
+	put(b, 0, 128000); /* whole blocks: all of it is in the hash state */
+	blob_close(b, true);
+	int fd = openat(dir, digest_format(&digest, '-', d), O_WRONLY | O_CLOEXEC);
+	assert_int_equal(ftruncate(fd, 0), 0);
+	close(fd);
+	b = must_open(&quiet);
+	assert_int_equal(blob_done_bytes(b), 0);
+	blob_close(b, true); /* nothing was written: no record either */
+	b = must_open(&quiet);
+	assert_int_equal(blob_done_bytes(b), 0);
+	put(b, 0, 128000);
+	blob_close(b, true);
+	/* nor when the next run takes it for a small one, which needs no journal */
+	b = must_open(&(struct blob_options){ 0 });
+	blob_close(b, true);
+	b = must_open(&quiet);
+	assert_int_equal(blob_done_bytes(b), 0);
+	assert_int_equal(blob_frontier(b), 0);
+	put(b, 0, SIZE);
+	must_be_right(b);
+	blob_close(b, false);
+}
+
 static void a_link_or_a_pipe_under_the_name_is_not_followed(void **state)
 {
 	char d[DIGEST_STR_MAX];
@@ -302,6 +333,7 @@ int main(void)
 		cmocka_unit_test(a_torn_record_leaves_the_one_before),
 		cmocka_unit_test(another_boot_trusts_only_what_was_synced),
 		cmocka_unit_test(a_file_of_another_size_or_inode_starts_over),
+		cmocka_unit_test(a_file_that_starts_over_has_no_journal),
 		cmocka_unit_test(a_link_or_a_pipe_under_the_name_is_not_followed),
 	};
 
