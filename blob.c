@@ -103,18 +103,31 @@ static void record_fill(struct blob *b, struct record *r)
 	b->journal_ms = sys_now_ms();
 }
 
+/* A pipe or device under the name must not make us wait: EINVAL, as for anything else that is no plain file. */
+static int open_journal(struct blob *b, int flags)
+{
+	_cleanup_close_ int fd = sys_open_beneath(b->dirfd, b->journal_name, flags | O_NONBLOCK | O_NOCTTY, 0600);
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st))
+		return -1;
+	if (!S_ISREG(st.st_mode))
+		return errno = EINVAL, -1;
+	return steal_fd(&fd);
+}
+
 static int record_write(struct blob *b, struct record *r, bool sync, struct err *e)
 {
 	uint8_t slot[SLOT] = { 0 };
-	int flags = O_WRONLY | O_CREAT | O_CLOEXEC;
+	int flags = O_WRONLY | O_CREAT;
 
 	record_check(r, r->check);
 	memcpy(slot, r, sizeof(*r));
-	_cleanup_close_ int fd = sys_open_beneath(b->dirfd, b->journal_name, flags, 0600);
-	/* something else under the name: the directory is ours alone, so it goes */
-	if (fd < 0 && (errno == ELOOP || errno == EISDIR) &&
+	_cleanup_close_ int fd = open_journal(b, flags);
+	/* something else under the name (ENXIO: a pipe): the directory is ours alone, so it goes */
+	if (fd < 0 && (errno == ELOOP || errno == EISDIR || errno == ENXIO || errno == EINVAL) &&
 	    sys_remove_tree(b->dirfd, b->journal_name) == 0)
-		fd = sys_open_beneath(b->dirfd, b->journal_name, flags, 0600);
+		fd = open_journal(b, flags);
 	if (fd < 0)
 		return err_errno(e, CODE_LOCAL, errno, "cannot open the journal %s", b->journal_name);
 	if (sys_pwrite_full(fd, slot, sizeof(slot), (r->seq & 1) * SLOT) || (sync && fdatasync(fd)))
@@ -174,7 +187,7 @@ static bool journal_read(struct blob *b, struct record *ret)
 	uint8_t slot[SLOT];
 	struct record r;
 	bool found = false;
-	_cleanup_close_ int fd = sys_open_beneath(b->dirfd, b->journal_name, O_RDONLY, 0);
+	_cleanup_close_ int fd = open_journal(b, O_RDONLY);
 
 	if (fd < 0)
 		return false;
@@ -231,7 +244,7 @@ static int open_file(struct blob *b, struct err *e)
 {
 	struct stat st;
 
-	b->fd = sys_open_beneath(b->dirfd, b->name, O_RDWR | O_CREAT, 0600);
+	b->fd = sys_open_beneath(b->dirfd, b->name, O_RDWR | O_CREAT | O_NONBLOCK | O_NOCTTY, 0600);
 	if (b->fd < 0 || fstat(b->fd, &st))
 		return err_errno(e, CODE_LOCAL, errno, "cannot open .fetcher/partial/%s", b->name);
 	if (!S_ISREG(st.st_mode))

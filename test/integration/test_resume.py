@@ -337,7 +337,7 @@ def test_resume_with_another_range_size_and_url(half, fetcher, stranger, dest):
 
 
 @pytest.mark.parametrize("how", ["empty", "cut", "garbage", "deleted", "flipped", "huge", "folder",
-                                 "link"])
+                                 "link", "pipe"])
 def test_journal_that_is_broken(half, fetcher, faults, dest, how, tmp_path):
     """It is never more than a hint: the digest decides. What is no plain file is not written to."""
     path = journal(dest)
@@ -351,6 +351,9 @@ def test_journal_that_is_broken(half, fetcher, faults, dest, how, tmp_path):
         path.unlink()
         (tmp_path / "victim").write_bytes(content)
         path.symlink_to(tmp_path / "victim")
+    elif how == "pipe":
+        path.unlink()
+        os.mkfifo(path)
     else:
         path.write_bytes({"empty": b"", "cut": content[:len(content) // 2],
                           "garbage": os.urandom(len(content)), "huge": content * 3000,
