@@ -44,6 +44,7 @@ struct blob {
 	char name[DIGEST_STR_MAX], journal_name[DIGEST_STR_MAX + 16];
 	struct digest digest;
 	uint64_t size, ino;
+	bool ours;		/* the file's owner is who we are */
 	struct blob_options o;
 
 	struct spans claimed;	/* on disk or being written by somebody */
@@ -181,16 +182,18 @@ static bool record_valid(const struct blob *b, const struct record *r)
 	       spans_valid(r->synced, r->n_synced, r->size);
 }
 
-/* The newest whole record about this very file, or false. */
-static bool journal_read(struct blob *b, struct record *ret)
+/* The newest whole record about this very file, or false. *ret_ours: nobody else can have written it. */
+static bool journal_read(struct blob *b, struct record *ret, bool *ret_ours)
 {
+	struct stat st;
 	uint8_t slot[SLOT];
 	struct record r;
 	bool found = false;
 	_cleanup_close_ int fd = open_journal(b, O_RDONLY);
 
-	if (fd < 0)
+	if (fd < 0 || fstat(fd, &st))
 		return false;
+	*ret_ours = st.st_uid == geteuid();
 	for (uint64_t i = 0; i < 2; i++) {
 		if (sys_pread_full(fd, slot, SLOT, i * SLOT) != SLOT)
 			continue;
@@ -213,13 +216,15 @@ static int add_spans(struct spans *to, const struct span *v, uint32_t n)
 
 /*
  * Takes over what an earlier process left. The page cache outlives a process, not a
- * machine: after a reboot, or on another node, only what was fdatasynced counts, and it is hashed again.
+ * machine: after a reboot, or on another node, only what was fdatasynced counts, and it is hashed again. So it is
+ * where file or journal belong to another uid: whoever wrote the bytes could make up a hash state for better ones.
  */
 static int resume(struct blob *b, struct err *e)
 {
 	struct record r;
+	bool ours;
 
-	if (!b->o.journal || !journal_read(b, &r))
+	if (!b->o.journal || !journal_read(b, &r, &ours))
 		return 0;
 	r.boot_id[sizeof(r.boot_id) - 1] = '\0';
 	bool same_boot = *b->boot_id && strcmp(b->boot_id, r.boot_id) == 0;
@@ -230,7 +235,7 @@ static int resume(struct blob *b, struct err *e)
 	    spans_copy(&b->claimed, &b->written))
 		return err_oom(e);
 	b->written_bytes = b->journal_bytes = b->sync_bytes = spans_total(&b->written);
-	if (same_boot && r.hashed && spans_contain(&b->written, 0, r.hashed)) {
+	if (same_boot && ours && b->ours && r.hashed && spans_contain(&b->written, 0, r.hashed)) {
 		hasher_import(&b->hasher, b->digest.alg, r.hashed, r.state);
 		b->frontier = b->state_at = r.hashed;
 		memcpy(b->state, r.state, sizeof(b->state));
@@ -250,6 +255,7 @@ static int open_file(struct blob *b, struct err *e)
 	if (!S_ISREG(st.st_mode))
 		return err_set(e, CODE_UNSAFE, ".fetcher/partial/%s is not a regular file", b->name);
 	b->ino = st.st_ino;
+	b->ours = st.st_uid == geteuid();
 	if (st.st_size == (off_t)b->size && b->o.journal)
 		return resume(b, e);
 	/*

@@ -306,6 +306,38 @@ static void a_file_that_starts_over_has_no_journal(void **state)
 	blob_close(b, false);
 }
 
+/* With write permission anybody can journal the hash state of the right bytes beside wrong ones. */
+static void a_hash_state_of_another_uid_is_not_believed(void **state)
+{
+	char name[2][DIGEST_STR_MAX + 16], d[DIGEST_STR_MAX];
+
+	(void)state;
+	if (geteuid())
+		skip();
+	digest_format(&digest, '-', d);
+	snprintf(name[0], sizeof(name[0]), "%s", d);
+	snprintf(name[1], sizeof(name[1]), "%s.journal", d);
+	for (int i = 0; i < 2; i++) {
+		struct blob *b = must_open(&journaled);
+		struct err e = { 0 };
+		put(b, 0, 128000);
+		blob_close(b, true);
+		int fd = openat(dir, d, O_WRONLY | O_CLOEXEC);
+		assert_int_equal(pwrite(fd, "wrong", 5, 1000), 5);
+		close(fd);
+		assert_int_equal(fchownat(dir, name[i], 12345, 12345, 0), 0);
+		b = must_open(&journaled);
+		assert_int_equal(blob_done_bytes(b), 128000);
+		assert_int_equal(blob_frontier(b), 0);
+		put(b, 128000, SIZE);
+		hash_all(b);
+		assert_int_equal(blob_verdict(b, &e), -1);
+		assert_int_equal(e.code, CODE_INTEGRITY);
+		assert_int_equal(blob_reset(b, &e), 0);
+		blob_close(b, false);
+	}
+}
+
 static void a_link_or_a_pipe_under_the_name_is_not_followed(void **state)
 {
 	char d[DIGEST_STR_MAX];
@@ -334,6 +366,7 @@ int main(void)
 		cmocka_unit_test(another_boot_trusts_only_what_was_synced),
 		cmocka_unit_test(a_file_of_another_size_or_inode_starts_over),
 		cmocka_unit_test(a_file_that_starts_over_has_no_journal),
+		cmocka_unit_test(a_hash_state_of_another_uid_is_not_believed),
 		cmocka_unit_test(a_link_or_a_pipe_under_the_name_is_not_followed),
 	};
 
