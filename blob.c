@@ -61,6 +61,8 @@ struct blob {
 
 	char boot_id[40];
 	bool journaling;	/* a thread writes a record outside the lock */
+	pthread_cond_t journaled; /* it is done */
+	unsigned resets;
 	uint64_t seq;
 	uint64_t journal_bytes, journal_ms;	/* written_bytes and time of the last record */
 	uint64_t sync_bytes, sync_ms;
@@ -152,8 +154,16 @@ static int journal_write(struct blob *b, bool sync, struct err *e)
 	int failed = record_write(b, &r, sync, e);
 	pthread_mutex_lock(&b->lock);
 	b->journaling = false;
+	pthread_cond_broadcast(&b->journaled);
 	pthread_mutex_unlock(&b->lock);
 	return failed;
+}
+
+/* Lock held, dropped meanwhile: a record that is being written would come back after the journal was removed. */
+static void wait_for_journal(struct blob *b)
+{
+	while (b->journaling)
+		pthread_cond_wait(&b->journaled, &b->lock);
 }
 
 static bool spans_valid(const struct span *v, uint32_t n, uint64_t size)
@@ -280,6 +290,7 @@ int blob_open(struct blob **ret, int partial_dirfd, const struct digest *d, uint
 	if (!b)
 		return err_oom(e);
 	pthread_mutex_init(&b->lock, NULL);
+	pthread_cond_init(&b->journaled, NULL);
 	b->dirfd = partial_dirfd;
 	b->fd = -1;
 	b->digest = *d;
@@ -316,6 +327,7 @@ void blob_close(struct blob *b, bool keep)
 	spans_release(&b->claimed);
 	spans_release(&b->written);
 	spans_release(&b->synced);
+	pthread_cond_destroy(&b->journaled);
 	pthread_mutex_destroy(&b->lock);
 	free(b);
 }
@@ -359,11 +371,14 @@ int blob_reset(struct blob *b, struct err *e)
 	int failed = 0;
 
 	pthread_mutex_lock(&b->lock);
+	wait_for_journal(b);
+	b->resets++;
 	spans_clear(&b->claimed);
 	spans_clear(&b->written);
 	spans_clear(&b->synced);
 	b->written_bytes = b->frontier = b->state_at = b->dropped = 0;
 	b->journal_bytes = b->sync_bytes = 0;
+	b->finished = false;
 	hasher_init(&b->hasher, b->digest.alg);
 	if (b->o.journal && unlinkat(b->dirfd, b->journal_name, 0) && errno != ENOENT)
 		failed = err_errno(e, CODE_LOCAL, errno, "cannot remove the journal %s",
@@ -511,12 +526,28 @@ int blob_verdict(struct blob *b, struct err *e)
 
 /* --- upkeep --- */
 
+/*
+ * A flush failed: the kernel calls the lost pages clean, tells so once, and what is read next may be older. Whatever was
+ * written is in doubt, so no journal vouches for it any more.
+ */
+static int flush_failed(struct blob *b, struct err *e)
+{
+	err_errno(e, CODE_LOCAL, errno, "cannot flush .fetcher/partial/%s", b->name);
+	pthread_mutex_lock(&b->lock);
+	wait_for_journal(b);
+	(void)unlinkat(b->dirfd, b->journal_name, 0);
+	b->o.journal = false;
+	pthread_mutex_unlock(&b->lock);
+	return -1;
+}
+
 /* What is on disk now becomes what survives a power cut. */
 static int sync_data(struct blob *b, struct err *e)
 {
 	struct spans now = { 0 };
 
 	pthread_mutex_lock(&b->lock);
+	unsigned resets = b->resets;
 	int oom = spans_copy(&now, &b->written);
 	b->sync_bytes = b->written_bytes;
 	b->sync_ms = sys_now_ms();
@@ -524,30 +555,39 @@ static int sync_data(struct blob *b, struct err *e)
 	if (oom)
 		return err_oom(e);
 	if (fdatasync(b->fd)) {
+		int failed = flush_failed(b, e);
 		spans_release(&now);
-		return err_errno(e, CODE_LOCAL, errno, "cannot flush .fetcher/partial/%s", b->name);
+		return failed;
 	}
 	pthread_mutex_lock(&b->lock);
-	struct spans old = b->synced;
-	b->synced = now;
+	if (resets == b->resets) { /* else those bytes are not wanted any more */
+		struct spans old = b->synced;
+		b->synced = now;
+		now = old;
+	}
 	pthread_mutex_unlock(&b->lock);
-	spans_release(&old);
+	spans_release(&now);
 	return journal_write(b, true, e);
 }
 
 /* Gives pages below the frontier back; they were hashed, and nobody here reads them again. */
-static void drop_pages(struct blob *b)
+static int drop_pages(struct blob *b, struct err *e)
 {
-	uint64_t to = blob_frontier(b);
-
-	if (to - b->dropped < b->o.drop_behind)
-		return;
-	off_t from = (off_t)b->dropped, len = (off_t)(to - b->dropped);
-	if (sync_file_range(b->fd, from, len, SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
-			    SYNC_FILE_RANGE_WAIT_AFTER) && errno != ENOSYS && errno != ESPIPE)
-		return;
-	(void)posix_fadvise(b->fd, from, len, POSIX_FADV_DONTNEED);
-	b->dropped = to;
+	pthread_mutex_lock(&b->lock);
+	uint64_t from = b->dropped, to = b->frontier;
+	bool due = to - from >= b->o.drop_behind;
+	if (due)
+		b->dropped = to;
+	pthread_mutex_unlock(&b->lock);
+	if (!due)
+		return 0;
+	/* a failure is told to this descriptor alone, and once: the fsync at the end would not see it */
+	if (sync_file_range(b->fd, (off_t)from, (off_t)(to - from), SYNC_FILE_RANGE_WAIT_BEFORE |
+			    SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER) &&
+	    (errno == EIO || errno == ENOSPC || errno == EDQUOT))
+		return flush_failed(b, e);
+	(void)posix_fadvise(b->fd, (off_t)from, (off_t)(to - from), POSIX_FADV_DONTNEED);
+	return 0;
 }
 
 int blob_maintain(struct blob *b, uint64_t now_ms, struct err *e)
@@ -560,8 +600,8 @@ int blob_maintain(struct blob *b, uint64_t now_ms, struct err *e)
 	bool sync = b->o.sync && b->o.journal && unsynced && !b->finished &&
 		    (unsynced >= SYNC_BYTES || now_ms - b->sync_ms >= SYNC_MS);
 	pthread_mutex_unlock(&b->lock);
-	if (b->o.drop_behind)
-		drop_pages(b);
+	if (b->o.drop_behind && drop_pages(b, e))
+		return -1;
 	if (sync)
 		return sync_data(b, e);
 	return journal ? journal_write(b, false, e) : 0;

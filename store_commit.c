@@ -105,6 +105,14 @@ static int fail_changed(const struct store_file *f, struct err *e)
 		       "published", f->path);
 }
 
+static void remove_placed(struct store *s, size_t i)
+{
+	_cleanup_dirs_ref_ struct dirs_ref dir = { .slot = DIRS_OWN, .fd = -1 };
+
+	if (dirs_get(&s->pub.dirs, plan_file(s, i)->path, 0, &dir) == 0)
+		(void)unlinkat(dir.fd, dir.leaf, 0);
+}
+
 /*
  * fsync of one file, and its identity as it is from now on: network file systems settle mtime at
  * the flush. Elsewhere a change means that somebody wrote into it after it was verified.
@@ -117,8 +125,15 @@ static int sync_file(struct store *s, size_t i, struct err *e)
 
 	if (fd < 0)
 		return store_fail(s, e, "open", f->path);
-	if (fsync(fd) < 0 || fstat(fd, &st) < 0)
-		return store_fail(s, e, "sync", f->path);
+	if (fsync(fd) < 0) {
+		store_fail(s, e, "sync", f->path);
+		/* the kernel says it once and calls the lost pages clean: the next try must not find this file */
+		if (s->pub.state[i] == FILE_PLACED)
+			remove_placed(s, i);
+		return -1;
+	}
+	if (fstat(fd, &st) < 0)
+		return store_fail(s, e, "look at", f->path);
 	if (s->late_mtime && (f->mtime_sec != (int64_t)st.st_mtim.tv_sec ||
 			      f->mtime_nsec != (uint32_t)st.st_mtim.tv_nsec)) {
 		store_mtime_set(f, &st);

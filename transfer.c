@@ -137,6 +137,9 @@ void transfer_try_finish(struct transfer *t, struct item *it)
 	}
 	if (verdict == 1 && t->o->verified(t->o->arg, it->index, b, &e))
 		verdict = -1;
+	/* bytes that are known to be wrong, or may never reach the disk, are no use to the next run */
+	if (verdict != 1 && (e.code == CODE_INTEGRITY || e.sys_errno == EIO))
+		(void)blob_reset(b, NULL);
 	pthread_mutex_lock(&t->lock);
 	if (verdict == 1) {
 		it->state = ITEM_DONE;
@@ -148,9 +151,6 @@ void transfer_try_finish(struct transfer *t, struct item *it)
 	} else {
 		if (!e.code)
 			err_set(&e, CODE_INTERNAL, "a complete blob has no verdict");
-		/* bytes that are known to be wrong are no use to the next run */
-		if (e.code == CODE_INTEGRITY)
-			(void)blob_reset(b, NULL);
 		transfer_fail_locked(t, &e);
 	}
 	item_leave_active(t, it);

@@ -750,6 +750,22 @@ def test_fsync_always(old, fetcher, dest, tmp_path):
         assert any(re.search(r"f(data)?sync\(", line) for line in seen[:placed]), name
 
 
+@pytest.mark.parametrize("fsync", ["end", "always"])
+def test_fsync_that_fails(faults, fetcher, dest, tmp_path, fsync):
+    """The kernel tells a lost write once; what it was about is fetched again, not believed."""
+    body = data(61, 9 * MIB)
+    art = faults.artifact({"w": body})
+    path = dest / "w" if fsync == "end" else dest / ".fetcher" / "partial" / leaf(art.digest_of("w"))
+    fetcher.pull(art.ref, dest, "--fsync", fsync, "--range-size", "1MiB",
+                 wrap=[strace(), "-f", "-o", tmp_path / "strace", "-P", path, "-e", "trace=fsync",
+                       "-e", "inject=fsync:error=EIO"]).exits(40)
+    nothing_published(dest)
+    faults.forget()
+    fetcher.pull(art.ref, dest, "--fsync", fsync, "--range-size", "1MiB").ok()
+    holds(dest, {"w": body})
+    assert faults.sent("blob") == len(body)
+
+
 def test_modes_of_our_own_files(old, fetcher, dest):
     fetcher.pull(old.ref, dest, umask=0o022).ok()
     top = dest / ".fetcher"

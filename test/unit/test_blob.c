@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
+// ldflags: -Wl,--wrap=fdatasync,--wrap=sync_file_range
 /* The blob on disk: any order of writes, any place to stop, hostile journals. */
+#include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -21,6 +23,19 @@ static struct digest digest;
 static int dir = -1;
 static char dir_name[64];
 static const struct blob_options journaled = { .journal = true, .sync = true };
+
+/* A disk that fails: the calls below say EIO while this is set. */
+static bool broken;
+int __real_fdatasync(int fd);
+int __wrap_fdatasync(int fd)
+{
+	return broken ? errno = EIO, -1 : __real_fdatasync(fd);
+}
+int __real_sync_file_range(int fd, off_t from, off_t n, unsigned flags);
+int __wrap_sync_file_range(int fd, off_t from, off_t n, unsigned flags)
+{
+	return broken ? errno = EIO, -1 : __real_sync_file_range(fd, from, n, flags);
+}
 
 static int set_up(void **state)
 {
@@ -338,6 +353,33 @@ static void a_hash_state_of_another_uid_is_not_believed(void **state)
 	}
 }
 
+/* After an error of writing back the kernel calls the lost pages clean: the next flush would succeed. */
+static void a_failed_flush_ends_all_trust(void **state)
+{
+	const struct blob_options dropping = { .journal = true, .drop_behind = 1000 };
+
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		const struct blob_options *o = i ? &dropping : &journaled;
+		struct err e = { 0 };
+		struct blob *b = must_open(o);
+		put(b, 0, 64000);
+		assert_int_equal(blob_maintain(b, sys_now_ms() + 2000, &e), 0);
+		put(b, 64000, 128000);
+		broken = true;
+		assert_int_equal(blob_maintain(b, sys_now_ms() + 60000, &e), -1);
+		broken = false;
+		assert_int_equal(e.code, CODE_LOCAL);
+		assert_int_equal(e.sys_errno, EIO);
+		blob_close(b, true);
+		b = must_open(o);
+		assert_int_equal(blob_done_bytes(b), 0);
+		put(b, 0, SIZE);
+		must_be_right(b);
+		blob_close(b, false);
+	}
+}
+
 static void a_link_or_a_pipe_under_the_name_is_not_followed(void **state)
 {
 	char d[DIGEST_STR_MAX];
@@ -367,6 +409,7 @@ int main(void)
 		cmocka_unit_test(a_file_of_another_size_or_inode_starts_over),
 		cmocka_unit_test(a_file_that_starts_over_has_no_journal),
 		cmocka_unit_test(a_hash_state_of_another_uid_is_not_believed),
+		cmocka_unit_test(a_failed_flush_ends_all_trust),
 		cmocka_unit_test(a_link_or_a_pipe_under_the_name_is_not_followed),
 	};
 
