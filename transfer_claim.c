@@ -175,6 +175,7 @@ static bool assign(struct transfer *t, struct part *p, struct item *it, const st
 	atomic_store(&p->end, s->end);
 	atomic_store(&p->cancel, false);
 	p->twin = NULL;
+	p->probe = ranged && it->mode == MODE_UNKNOWN;
 	p->claimed_ms = sys_now_ms();
 	it->n_parts++;
 	it->refs++;

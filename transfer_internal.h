@@ -43,6 +43,7 @@ struct item {
 	char *target;		/* where the redirect led; NULL = ask the origin */
 	unsigned hops, resolves, refusals; /* redirects, new targets, 401s since the last good answer */
 	unsigned attempt;	/* failures since the last good byte */
+	uint64_t failed_ms;	/* the last one: what was asked for before it is the same trouble */
 	unsigned bad_answers;	/* wrong ranges and lengths, whole run */
 	bool no_range;		/* Range requests confuse this server */
 	bool again;		/* the digest was wrong once: last chance, one stream */
@@ -80,6 +81,7 @@ struct part {
 	atomic_uint_fast64_t end;	/* [T] to write; shrinks when the tail is split off */
 	atomic_uint_fast64_t pos;	/* next byte of the blob */
 	atomic_bool cancel;
+	bool probe;		/* [T] it is why the item's mode is MODE_PROBING */
 	struct part *twin;	/* [T] asks for the same bytes: whoever is last gives them back */
 	char *url;
 	bool at_origin;

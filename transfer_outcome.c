@@ -55,6 +55,7 @@ bool transfer_headers_ok(struct transfer *t, struct part *p)
 	} else {
 		ok = p->ranged ? take_whole(t, p) : true;
 	}
+	p->probe = false;
 	it->hops = it->resolves = it->refusals = 0;
 	pthread_mutex_unlock(&t->lock);
 	p->result = ok ? RESULT_NONE : RESULT_CANCELLED;
@@ -75,6 +76,12 @@ static void forget_target(struct item *it)
 		it->mode = MODE_UNKNOWN; /* one request finds the new place, the others wait for it */
 }
 
+/* Lock held. False: another connection was sent elsewhere since, so this answer leads nowhere new. */
+static bool is_current(const struct part *p)
+{
+	return strcmp(p->url, p->it->target ? p->it->target : p->it->in->url) == 0;
+}
+
 static enum next_step after_redirect(struct transfer *t, struct part *p, struct err *e)
 {
 	const char *location = http_response_header(&p->resp, "Location", 0);
@@ -88,10 +95,15 @@ static enum next_step after_redirect(struct transfer *t, struct part *p, struct 
 	if (http_redirect_target(p->url, location, &target, e))
 		return NEXT_FAIL;
 	pthread_mutex_lock(&t->lock);
-	free(p->it->target);
-	p->it->target = target;
-	bool loop = ++p->it->hops > LIMIT_REDIRECTS;
+	bool loop = false;
+	if (is_current(p)) {
+		char *old = p->it->target;
+		p->it->target = target;
+		target = old;
+		loop = ++p->it->hops > LIMIT_REDIRECTS;
+	}
 	pthread_mutex_unlock(&t->lock);
+	free(target);
 	if (!loop)
 		return NEXT_AGAIN;
 	err_set(e, CODE_NETWORK, "%s: more than %d redirects", what, LIMIT_REDIRECTS);
@@ -136,16 +148,15 @@ static enum next_step after_status(struct transfer *t, struct part *p, struct er
 	if (http_status_retryable(s))
 		return after_overload(t, p, e);
 	/* a signed URL that ran out, or was made for somebody else: ask the registry for a new one */
-	if (!p->at_origin && (s == 400 || s == 401 || s == 403 || s == 404 || s == 410)) {
+	bool signed_url = strcmp(p->url, it->in->url) != 0; /* it may be on the registry's own host */
+	if (signed_url && (s == 400 || s == 401 || s == 403 || s == 404 || s == 410)) {
 		pthread_mutex_lock(&t->lock);
-		bool try = it->target && ++it->resolves <= MAX_RESOLVES;
-		if (it->target && strcmp(it->target, p->url) == 0)
+		bool mine = is_current(p); /* else somebody found out, and perhaps the new place, already */
+		unsigned tries = mine ? ++it->resolves : 0;
+		if (mine)
 			forget_target(it);
-		else
-			try = true; /* somebody else found the new place already */
-		unsigned tries = it->resolves;
 		pthread_mutex_unlock(&t->lock);
-		return try ? tries > 1 ? NEXT_WAIT : NEXT_AGAIN : NEXT_FAIL;
+		return tries > MAX_RESOLVES ? NEXT_FAIL : tries > 1 ? NEXT_WAIT : NEXT_AGAIN;
 	}
 	if (p->ranged && !it->no_range && (s == 400 || s == 405 || s == 406 || s == 416 || s == 501)) {
 		it->no_range = true;
@@ -224,7 +235,7 @@ static struct blob *give_back(struct part *p)
 	it->n_parts--;
 	p->it = NULL;
 	p->twin = NULL;
-	if (it->mode == MODE_PROBING && pos < end)
+	if (it->mode == MODE_PROBING && p->probe)
 		it->mode = MODE_UNKNOWN;
 	if (it->mode == MODE_STREAM && it->n_parts == 0)
 		it->mode = MODE_UNKNOWN;

@@ -430,6 +430,23 @@ def test_presigned_url_that_is_dead_at_once(faults, stranger, art, fetcher, dest
     assert len(faults.gets(art.digest_of("w.bin"))) < 60
 
 
+def test_presigned_url_that_expires_under_many_connections(faults, stranger, fetcher, dest):
+    """All of them are refused at once: one asks for the new place, and its redirect is one hop."""
+    body = data(5, 10 * MIB)
+    art = faults.artifact({"w": body})
+    faults.rule("blob", delay=0.05, redirect=Presign(stranger, uses=40, expires_seen=False))
+    stranger.rule("presigned", delay=0.2)
+    fetcher.pull(art.ref, dest, "--concurrency", "32", "--range-size", "64KiB").ok()
+    holds(dest, {"w": body})
+    assert len(faults.gets("blob")) <= 12
+
+
+def test_presigned_urls_on_the_registrys_own_host(faults, art, fetcher, dest):
+    """403 for one that ran out is no refusal of our credentials, though host and port are the same."""
+    faults.rule("blob", redirect=Presign(faults, uses=3, expires_seen=False))
+    good(fetcher.pull(art.ref, dest, *RANGES), dest)
+
+
 def test_registry_forgets_the_blob_behind_the_redirect(faults, stranger, art, fetcher, dest):
     faults.rule(art.digest_of("w.bin"), redirect=lambda r: stranger.base + r.target)
     stranger.rule(art.digest_of("w.bin"), nth=3, status=404)
