@@ -158,14 +158,21 @@ static enum next_step after_status(struct transfer *t, struct part *p, struct er
 		pthread_mutex_unlock(&t->lock);
 		return tries > MAX_RESOLVES ? NEXT_FAIL : tries > 1 ? NEXT_WAIT : NEXT_AGAIN;
 	}
-	if (p->ranged && !it->no_range && (s == 400 || s == 405 || s == 406 || s == 416 || s == 501)) {
-		it->no_range = true;
-		return NEXT_AGAIN;
-	}
-	return NEXT_FAIL;
+	if (!p->ranged || (s != 400 && s != 405 && s != 406 && s != 416 && s != 501))
+		return NEXT_FAIL;
+	pthread_mutex_lock(&t->lock);
+	it->no_range = true; /* siblings that were asked before may say the same: no new requests come of them */
+	pthread_mutex_unlock(&t->lock);
+	return NEXT_AGAIN;
 }
 
-static enum next_step after_bad_answer(struct part *p, struct err *e)
+/* Lock held. Connections that were under way together fail together: that is one failure. */
+static bool is_news(const struct part *p)
+{
+	return p->claimed_ms > p->it->failed_ms;
+}
+
+static enum next_step after_bad_answer(struct transfer *t, struct part *p, struct err *e)
 {
 	struct item *it = p->it;
 	char what[512];
@@ -176,8 +183,14 @@ static enum next_step after_bad_answer(struct part *p, struct err *e)
 		p->content_length == UINT64_MAX ? 0ULL : (unsigned long long)p->content_length,
 		(unsigned long long)it->in->size);
 	e->retryable = true;
-	it->no_range = it->no_range || p->ranged;
-	return ++it->bad_answers > MAX_BAD_ANSWERS ? NEXT_FAIL : NEXT_WAIT;
+	pthread_mutex_lock(&t->lock);
+	it->bad_answers += is_news(p);
+	/* who gave ranges before gets a second chance: without them everything would be sent again */
+	if (p->ranged && (it->mode != MODE_RANGES || it->bad_answers > 1))
+		it->no_range = true;
+	bool enough = it->bad_answers > MAX_BAD_ANSWERS;
+	pthread_mutex_unlock(&t->lock);
+	return enough ? NEXT_FAIL : NEXT_WAIT;
 }
 
 /* What the end of a part that did not bring all its bytes means. */
@@ -197,7 +210,7 @@ static enum next_step judge(struct transfer *t, struct part *p, CURLcode rc, str
 	case RESULT_STATUS:
 		return after_status(t, p, e);
 	case RESULT_BAD:
-		return after_bad_answer(p, e);
+		return after_bad_answer(t, p, e);
 	case RESULT_STALLED:
 		err_set(e, CODE_DEADLINE, "%s: the connection stalled", what);
 		e->retryable = true;
@@ -212,9 +225,12 @@ static enum next_step judge(struct transfer *t, struct part *p, CURLcode rc, str
 	}
 	http_curl_error(t->h, p->c, rc, p->errbuf, what, e);
 	/* no HTTP at all, from a server that spoke it before: something on the way hiccups */
-	if ((rc == CURLE_UNSUPPORTED_PROTOCOL || rc == CURLE_WEIRD_SERVER_REPLY) &&
-	    ++p->it->bad_answers <= MAX_BAD_ANSWERS)
-		return NEXT_WAIT;
+	if (rc == CURLE_UNSUPPORTED_PROTOCOL || rc == CURLE_WEIRD_SERVER_REPLY) {
+		pthread_mutex_lock(&t->lock);
+		p->it->bad_answers += is_news(p);
+		e->retryable = p->it->bad_answers <= MAX_BAD_ANSWERS;
+		pthread_mutex_unlock(&t->lock);
+	}
 	return e->retryable ? NEXT_WAIT : NEXT_FAIL;
 }
 
@@ -252,12 +268,14 @@ static struct blob *give_back(struct part *p)
 	return item_drop_ref(it);
 }
 
-static void schedule_retry(struct transfer *t, struct item *it, const struct err *e, bool progressed)
+static void schedule_retry(struct transfer *t, struct part *p, const struct err *e)
 {
+	struct item *it = p->it;
 	char line[1200];
 
 	pthread_mutex_lock(&t->lock);
-	it->attempt = progressed ? 0 : it->attempt + 1;
+	it->attempt = p->progressed ? 0 : it->attempt + is_news(p);
+	it->failed_ms = sys_now_ms();
 	uint32_t wait = http_backoff_ms(it->attempt, e->retry_after_ms);
 	it->not_before_ms = sys_now_ms() + wait;
 	t->last = *e;
@@ -291,7 +309,7 @@ void transfer_part_ended(struct transfer *t, struct part *p, CURLcode rc)
 	else if (p->result == RESULT_LOCAL && !e.code)
 		e = p->err, next = NEXT_FAIL;
 	if (next == NEXT_WAIT)
-		schedule_retry(t, it, &e, p->progressed);
+		schedule_retry(t, p, &e);
 	pthread_mutex_lock(&t->lock);
 	if (complete)
 		it->attempt = 0;

@@ -86,6 +86,28 @@ def test_wrong_content_range_always(faults, art, fetcher, dest, wrong):
     honest(fetcher.pull(art.ref, dest, *RANGES, *QUICK), dest, (22, 30, 31))
 
 
+def test_one_wrong_answer_among_good_ranges(faults, fetcher, dest):
+    """A page with 200 in the middle costs that range, not all that was fetched and all ranges to come."""
+    body = data(5, 8 * MIB)
+    art = faults.artifact({"w": body})
+    faults.rule("blob", ranged=True, nth=100, status=200, body=b"<html>back in a minute</html>")
+    fetcher.pull(art.ref, dest, "--concurrency", "4", "--range-size", "64KiB").ok()
+    holds(dest, {"w": body})
+    assert faults.sent("blob") <= 1.2 * len(body)
+
+
+@pytest.mark.parametrize("how", [{"status": 200, "body": b"<html>back in a minute</html>"},
+                                 {"status": 416}, {"raw": b"nonsense\r\n"}], ids=["page", "416", "raw"])
+def test_wrong_answers_to_all_connections_at_once(faults, fetcher, dest, how):
+    """What they all get in the same moment is one failure, not one for each."""
+    body = data(5, 6 * MIB)
+    art = faults.artifact({"w": body})
+    faults.rule("blob", ranged=True, delay=0.3)
+    faults.rule("blob", ranged=True, nth=set(range(60, 76)), **how)
+    fetcher.pull(art.ref, dest, "--concurrency", "16", "--range-size", "64KiB").ok()
+    holds(dest, {"w": body})
+
+
 def test_unknown_total(faults, art, fetcher, dest):
     """"*" is legal; the size is known from the manifest."""
     faults.rule("blob", content_range=lambda s, e, t: f"bytes {s}-{e}/*")
