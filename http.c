@@ -249,6 +249,16 @@ static void give_multi(struct http *h, CURLM *m)
 		curl_multi_cleanup(m);
 }
 
+/* Somebody stopped us, or the time is up: nothing is tried again then. */
+static int check_over(struct http *h, struct err *e)
+{
+	if (http_stopped(h))
+		return err_set(e, (enum code)http_stopped(h), "stopped by a signal");
+	if (h->o.deadline_ms && sys_now_ms() >= h->o.deadline_ms)
+		return err_set(e, CODE_DEADLINE, "the deadline passed");
+	return 0;
+}
+
 /* Runs c to its end. 0 with *ret_rc, or -1 with e (stopped, stalled). */
 static int run(struct http *h, CURLM *m, CURL *c, struct exchange *x, const char *what,
 	       CURLcode *ret_rc, struct err *e)
@@ -261,8 +271,8 @@ static int run(struct http *h, CURLM *m, CURL *c, struct exchange *x, const char
 			return err_set(e, CODE_INTERNAL, "libcurl failed");
 		if (!running)
 			break;
-		if (http_stopped(h))
-			return err_set(e, (enum code)http_stopped(h), "stopped by a signal");
+		if (check_over(h, e))
+			return -1;
 		uint64_t limit = h->o.stall_timeout_ms;
 		curl_off_t connected = 0;
 		curl_easy_getinfo(c, CURLINFO_CONNECT_TIME_T, &connected);
@@ -350,6 +360,10 @@ int http_fetch(struct http *h, const struct http_request *q, struct http_respons
 	curl_easy_setopt(c, CURLOPT_WRITEFUNCTION, on_body);
 	curl_easy_setopt(c, CURLOPT_WRITEDATA, &x);
 	curl_easy_setopt(c, CURLOPT_TIMEOUT_MS, (long)q->timeout_ms);
+	if (h->o.speed_limit && h->o.speed_time_ms) {
+		curl_easy_setopt(c, CURLOPT_LOW_SPEED_LIMIT, (long)h->o.speed_limit);
+		curl_easy_setopt(c, CURLOPT_LOW_SPEED_TIME, (long)(h->o.speed_time_ms + 999) / 1000);
+	}
 	set_method(c, q);
 	curl_multi_add_handle(m, c);
 	failed = run(h, m, c, &x, what, &rc, e);
@@ -562,8 +576,8 @@ static int get_wait(struct get *g, const char *why, uint32_t retry_after_ms, str
 	}
 	warn(g->h, "%s; trying again in %u ms", why, wait);
 	while (sys_now_ms() < until) {
-		if (http_stopped(g->h))
-			return err_set(e, (enum code)http_stopped(g->h), "stopped by a signal");
+		if (check_over(g->h, e))
+			return -1;
 		sys_sleep_ms((unsigned)MIN(until - sys_now_ms() + 1, (uint64_t)POLL_MS));
 	}
 	return 0;

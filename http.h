@@ -26,7 +26,10 @@ struct http_options {
 	bool plain;			/* only http:// URLs will be asked for (others fail): no CA is read */
 	unsigned connect_timeout_ms;	/* 0 = 10 s */
 	unsigned stall_timeout_ms;	/* no byte for so long ends an exchange; 0 = 30 s */
+	uint64_t speed_limit;		/* bytes/s below which an exchange is given up after speed_time_ms; 0 = off */
+	unsigned speed_time_ms;
 	unsigned retry_budget_ms;	/* http_get gives up after so long without success; 0 = 5 min */
+	uint64_t deadline_ms;		/* sys_now_ms clock: CODE_DEADLINE from then on, not retryable; 0 = none */
 	const char *user_agent;		/* "fetcher/0.1.0" */
 	/* Non-zero = give up at once with CODE_SIGTERM/CODE_SIGINT semantics (value = code). Borrowed, may be NULL. */
 	const atomic_int *stop;

@@ -74,7 +74,7 @@ static void on_warn(void *arg, const char *line)
 }
 
 static int open_repo(const struct config *cfg, const char *ref, uint64_t budget_ms,
-		     const atomic_int *stop, struct http **ret_http, struct oci_repo **ret_repo,
+		     uint64_t deadline_ms, const atomic_int *stop, struct http **ret_http, struct oci_repo **ret_repo,
 		     struct ref *ret_ref, struct err *e)
 {
 	struct http_options ho = {
@@ -84,7 +84,10 @@ static int open_repo(const struct config *cfg, const char *ref, uint64_t budget_
 		.insecure = cfg->insecure,
 		.connect_timeout_ms = (unsigned)cfg->connect_timeout_ms,
 		.stall_timeout_ms = (unsigned)cfg->stall_timeout_ms,
+		.speed_limit = cfg->speed_limit,
+		.speed_time_ms = (unsigned)cfg->speed_time_ms,
 		.retry_budget_ms = (unsigned)budget_ms,
+		.deadline_ms = deadline_ms ? deadline_ms : cfg->deadline_ms ? sys_now_ms() + cfg->deadline_ms : 0,
 		.user_agent = FETCHER_USER_AGENT,
 		.stop = stop,
 		.trace = log_enabled(LOG_DEBUG) ? on_trace : NULL,
@@ -127,7 +130,7 @@ int pull_open_repo(const struct config *cfg, const char *ref, const atomic_int *
 		   struct http **ret_http, struct oci_repo **ret_repo, struct ref *ret_ref,
 		   struct err *e)
 {
-	return open_repo(cfg, ref, cfg->retry_timeout_ms, stop, ret_http, ret_repo, ret_ref, e);
+	return open_repo(cfg, ref, cfg->retry_timeout_ms, 0, stop, ret_http, ret_repo, ret_ref, e);
 }
 
 /* What makes this choice of files another version than the default one (store.h). */
@@ -150,7 +153,7 @@ static int prepare(struct pull *p, struct err *e)
 
 	uint64_t budget = p->o->check_budget_ms ? p->o->check_budget_ms : p->cfg->retry_timeout_ms;
 
-	if (open_repo(p->cfg, p->o->ref, budget, p->o->stop, &p->http, &p->repo, &p->ref, e))
+	if (open_repo(p->cfg, p->o->ref, budget, p->o->deadline_ms, p->o->stop, &p->http, &p->repo, &p->ref, e))
 		return -1;
 	if (p->cfg->platform) {
 		if (oci_platform_parse(p->cfg->platform, &p->platform_store, e))

@@ -250,7 +250,10 @@ static void check_limits(struct transfer *t, uint64_t now, uint64_t done, uint64
 	int stop = http_stopped(t->h);
 	unsigned budget = t->o->retry_budget_ms;
 
-	if (done != *last_done) {
+	/* less than one connection must bring is no progress: a trickle on each new one would keep us for ever */
+	uint64_t over = MIN(now - t->progress_ms, (uint64_t)t->o->speed_time_ms);
+	uint64_t least = t->o->speed_limit * over / 1000;
+	if (done != *last_done && (done < *last_done || done - *last_done >= least)) {
 		*last_done = done;
 		t->progress_ms = now;
 	}

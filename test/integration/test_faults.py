@@ -244,6 +244,22 @@ def test_one_byte_a_second(faults, art, fetcher, dest):
     good(fetcher.pull(art.ref, dest, *RANGES, "--speed-limit", "1KiB", "--speed-time", "1s"), dest)
 
 
+def test_one_byte_a_second_everywhere(faults, art, fetcher, dest):
+    """Some bytes on each new connection do not renew the budget."""
+    faults.rule("blob", rate=1)
+    r = fetcher.pull(art.ref, dest, *RANGES, "--speed-limit", "1KiB", "--speed-time", "1s",
+                     "--retry-timeout", "3s", timeout=30)
+    assert r.rc in (30, 31), r
+    assert "w.bin" not in files_in(dest)
+
+
+def test_manifest_of_one_byte_a_second(faults, art, fetcher, dest):
+    faults.rule("manifest", rate=1)
+    r = fetcher.pull(art.ref, dest, "--speed-limit", "1KiB", "--speed-time", "1s",
+                     "--retry-timeout", "2s", timeout=30)
+    assert r.rc in (30, 31), r
+
+
 def test_a_slow_line_is_no_stall(faults, fetcher, dest):
     """Slower than nothing else, but above --speed-limit: patience."""
     body = data(8, 300_000)
@@ -258,6 +274,15 @@ def test_deadline(faults, art, fetcher, dest):
     faults.rule(art.digest_of("w.bin"), rate=10_000)
     r = fetcher.pull(art.ref, dest, *RANGES, "--deadline", "1s", timeout=30).exits(31)
     assert "deadline" in last_words(r)
+
+
+def test_deadline_holds_before_the_blobs(faults, art, fetcher, dest):
+    """Also where the manifest is slow, refused, or comes from a server that is overloaded."""
+    for how in ({"rate": 20}, {"delay": 30}, {"status": 503}, {"status": 503, "retry_after": 30}):
+        faults.clear()
+        faults.rule("manifest", **how)
+        r = fetcher.pull(art.ref, dest, "--deadline", "1s", timeout=15).exits(31)
+        assert "deadline" in last_words(r), how
 
 
 @pytest.mark.parametrize("size", [600_000, 1_500_000])
