@@ -337,8 +337,8 @@ static unsigned fit_descriptors(unsigned connections)
 
 	if (getrlimit(RLIMIT_NOFILE, &r) || r.rlim_cur == RLIM_INFINITY)
 		return connections;
-	rlim_t room = r.rlim_cur > FDS_RESERVED ? (r.rlim_cur - FDS_RESERVED) / 2 : 1;
-	return (unsigned)MIN((rlim_t)connections, room);
+	rlim_t room = r.rlim_cur > FDS_RESERVED ? (r.rlim_cur - FDS_RESERVED) / 2 : 0;
+	return (unsigned)MIN((rlim_t)connections, MAX(room, (rlim_t)1));
 }
 
 static int set_up(struct transfer *t, const struct transfer_item *items, size_t n, struct err *e)

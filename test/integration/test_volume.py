@@ -251,7 +251,7 @@ def test_umask_is_obeyed_for_default_modes(registry, push, fetcher, dest):
 # -- few of everything ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [32, 64])
+@pytest.mark.parametrize("number", [25, 32, 64])
 def test_few_descriptors(registry, fetcher, dest, number):
     """[K16]"""
     files = {f"d{i % 40}/f{i}": b"%d" % i * 100 for i in range(300)}
