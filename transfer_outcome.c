@@ -234,6 +234,15 @@ static enum next_step judge(struct transfer *t, struct part *p, CURLcode rc, str
 	return e->retryable ? NEXT_WAIT : NEXT_FAIL;
 }
 
+/* Lock held. Bytes are free again, but for those on disk: a twin or the part that shared the tail may have brought them. */
+static void free_bytes(struct item *it, uint64_t from, uint64_t to)
+{
+	struct span gap;
+
+	for (uint64_t at = from; at < to && blob_gap(it->blob, at, &gap) && gap.start < to; at = gap.end)
+		(void)spans_remove(&it->taken, gap.start, MIN(gap.end, to));
+}
+
 /* Lock held. The part's undone bytes are free again, unless its twin is at them. Returns a blob to close. */
 static struct blob *give_back(struct part *p)
 {
@@ -246,7 +255,7 @@ static struct blob *give_back(struct part *p)
 		if (pos >= end)
 			atomic_store(&twin->cancel, true);
 	} else if (pos < end && p->ranged) {
-		(void)spans_remove(&it->taken, pos, end);
+		free_bytes(it, pos, end);
 	}
 	it->n_parts--;
 	p->it = NULL;
@@ -255,8 +264,8 @@ static struct blob *give_back(struct part *p)
 		it->mode = MODE_UNKNOWN;
 	if (it->mode == MODE_STREAM && it->n_parts == 0)
 		it->mode = MODE_UNKNOWN;
-	if (it->n_parts == 0 && it->state == ITEM_ACTIVE && it->blob && it->mode == MODE_UNKNOWN) {
-		/* nothing is under way: what is taken is what is on disk */
+	if (it->n_parts == 0 && it->state == ITEM_ACTIVE && it->blob) {
+		/* nothing is under way: what is taken is what is on disk, also where memory was short above */
 		struct span gap;
 		spans_clear(&it->taken);
 		for (uint64_t at = 0; at < it->in->size; at = gap.end) {

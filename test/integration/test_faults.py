@@ -226,6 +226,27 @@ def test_head_that_never_comes(faults, art, fetcher, dest):
     good(fetcher.pull(art.ref, dest, *RANGES, "--stall-timeout", "500ms"), dest)
 
 
+def test_range_that_was_asked_for_twice_is_not_asked_for_again(faults, fetcher, dest):
+    """One connection hangs and its range comes over another one, while the blob is not complete yet."""
+    body = data(9, 8 * MIB)
+    art = faults.artifact({"w": body})
+    done = threading.Event()
+    first = faults.rule(lambda r: r.range and r.range[0] == MIB, times=1, hold_at=(1000, done))
+    faults.rule(lambda r: r.range and r.range[1] == 8 * MIB - 1, hold_at=(1000, done))
+    run = fetcher.start("pull", "--plain-http", "--concurrency", "8", "--range-size", "1MiB",
+                        art.ref, dest)
+
+    def second_half():
+        return [r for r in faults.gets("blob") if r.range and MIB < r.range[0] < 2 * MIB]
+    assert faults.wait(lambda f: any(r.done for r in second_half())), run.err()
+    time.sleep(1)  # long enough for idle connections to find what looks missing
+    done.set()
+    run.wait().ok()
+    holds(dest, {"w": body})
+    assert first.hits == 1
+    assert len(second_half()) == 1, [r.range for r in faults.gets("blob")]
+
+
 def test_stalled_manifest(faults, art, fetcher, dest):
     faults.rule("manifest", times=1, stall_at=10)
     good(fetcher.pull(art.ref, dest, "--stall-timeout", "500ms"), dest)
