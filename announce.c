@@ -148,8 +148,9 @@ int announce_accept(void *arg, const char *digest, const char *path, struct err 
 	};
 	int rc = hook_run(&a->veto, &run, e);
 	notify_env_free(env);
-	if (rc && e->code == CODE_DEADLINE)
-		e->code = CODE_POLICY;	/* a hook that hangs has not said yes */
+	/* a hook that hangs, or is not there (yet), has not said yes */
+	if (rc && (e->code == CODE_DEADLINE || e->code == CODE_USAGE))
+		e->code = CODE_POLICY;
 	if (rc && e->code != CODE_SIGTERM && e->code != CODE_SIGINT)
 		err_wrap(e, "--pre-publish-hook keeps %s back", digest);
 	return rc;

@@ -192,7 +192,11 @@ struct store_gc_result {
 /*
  * Drops versions but the published one, the one `current` links to, leased ones, and those that the policy keeps; meta of
  * versions that are gone; partial/ if asked. When a version was replaced is the mtime of its meta file, which commit sets at
- * the swap, so that the age survives restarts; one that lies in the future (the clock went back) counts as now. Needs the lock.
+ * the swap, so that the age survives restarts; one that lies in the future (the clock went back) counts as now, and is set so.
+ * Leased and spared versions take part in the count of the newest; `next` does not know when a lease ends.
+ * Bytes are disk space: for keep_bytes and left_bytes a file that several versions share counts once, and for keep_bytes not at
+ * all when a version that stays anyway has it (leased, spared, published). `bytes` is what the removal freed.
+ * Also sweeps what killed processes left under temporary names. Needs the lock.
  */
 int store_gc(struct store *s, const struct store_gc_policy *p, struct store_gc_result *ret,
 	     struct err *e);
@@ -200,6 +204,7 @@ int store_gc(struct store *s, const struct store_gc_policy *p, struct store_gc_r
  * A reader's lease on the version that m names: a shared flock on its directory, which gc respects (also from another
  * container, also on a volume mounted read-only). Returns the descriptor, which lives as long as somebody has it open
  * (inheritable by exec when keep_on_exec), or -1: no such thing on this file system, or the version is gone; errno.
+ * Over NFS it is seen on this machine only. Waits up to 0.2 s for a gc that is looking at the version.
  * Layout flat: -1 with ENOTSUP.
  */
 int store_lease(struct store *s, const struct store_marker *m, bool keep_on_exec);
