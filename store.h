@@ -165,6 +165,7 @@ int store_place_bytes(struct store *s, size_t file, const void *p, size_t n, str
  * media_type, artifact_type, downloaded, duration_ms, fetcher; digest, path, version, files, bytes,
  * previous, generation and published_at are filled in by this call. raw, manifest_raw (NULL or
  * empty: none): documents for meta; with raw NULL the meta of a version that stands already stays.
+ * Partial blobs and journals of digests that the plan does not have go then.
  */
 int store_commit(struct store *s, struct store_marker *m, const char *selection,
 		 const struct buf *raw, const struct buf *manifest_raw, struct err *e);

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -405,6 +406,64 @@ static int write_marker(struct store *s, struct store_marker *m, struct err *e)
 	return 0;
 }
 
+/* --- what pulls of other artifacts left --- */
+
+struct wanted {
+	struct digest *v;	/* of the plan, sorted */
+	size_t n;
+};
+
+static int compare_digests(const void *a, const void *b)
+{
+	return memcmp(a, b, sizeof(struct digest));
+}
+
+/* Names of data and journal of a blob; staging, ledgers and temporary names are none. */
+static bool partial_digest(const char *name, struct digest *ret)
+{
+	const size_t suffix = strlen(JOURNAL_SUFFIX);
+	size_t n = strlen(name);
+	char text[DIGEST_STR_MAX], *dash;
+
+	if (n > suffix && strcmp(name + n - suffix, JOURNAL_SUFFIX) == 0)
+		n -= suffix;
+	if (n >= sizeof(text))
+		return false;
+	memcpy(text, name, n);
+	dash = memchr(text, '-', n);
+	if (!dash)
+		return false;
+	*dash = ':';
+	return digest_parse((struct str){ text, n }, ret);
+}
+
+static int sweep_partial(void *arg, int dirfd, const char *name)
+{
+	const struct wanted *w = arg;
+	struct digest d;
+
+	if (partial_digest(name, &d) && !bsearch(&d, w->v, w->n, sizeof(d), compare_digests))
+		unlinkat(dirfd, name, 0);
+	return 0;
+}
+
+/*
+ * Half blobs of artifacts whose pull was given up may be as large as a model. We hold the lock, so nobody is at them; a
+ * failure leaves them to the next commit or gc.
+ */
+static void sweep_partials(struct store *s)
+{
+	struct wanted w = { .v = calloc(plan_size(s) + 1, sizeof(*w.v)), .n = plan_size(s) };
+
+	if (!w.v)
+		return;
+	for (size_t i = 0; i < w.n; i++)
+		w.v[i] = plan_file(s, i)->digest;
+	qsort(w.v, w.n, sizeof(*w.v), compare_digests);
+	store_each_name(s->partial_fd, sweep_partial, &w);
+	free(w.v);
+}
+
 /* What nobody needs any more once the marker stands; the next commit or gc tries again. */
 static void tidy(struct store *s)
 {
@@ -416,6 +475,7 @@ static void tidy(struct store *s)
 	cleanup_close_fn(&s->pub.ledger_fd);
 	snprintf(name, sizeof(name), "%s" LEDGER_SUFFIX, s->pub.p->version);
 	unlinkat(s->partial_fd, name, 0);
+	sweep_partials(s);
 	for (size_t i = 0; flat && i < s->n_known; i++) {
 		const struct known *k = &s->known[i];
 

@@ -22,6 +22,7 @@
 #define CURRENT_PREFIX TOP_DIR "/" VERSIONS_DIR "/"
 #define STAGING_SUFFIX ".d"
 #define LEDGER_SUFFIX ".placed"
+#define JOURNAL_SUFFIX ".journal"	/* behind the name of a partial blob (blob.h) */
 #define META_SUFFIX ".json"
 
 /* "sha512-" + 128 hex + "-" + 8 hex + NUL, and room for a suffix. */

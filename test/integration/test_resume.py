@@ -407,10 +407,31 @@ def test_partial_file_that_is_a_link(half, fetcher, dest, tmp_path):
 
 
 def test_partials_of_another_digest_do_not_hinder(half, fetcher, faults, dest):
-    """The tag moved while the pull was dead."""
+    """The tag moved while the pull was dead. Nobody is going to want them, so they go."""
     other = faults.artifact({"w": b"quite another", "d": b"y"})
+    assert partials(dest) != {}
     fetcher.pull(other.ref, dest).ok()
     holds(dest, {"w": b"quite another", "d": b"y"})
+    assert partials(dest) == {}
+
+
+@pytest.mark.parametrize("layout", ["flat", "versions"])
+def test_sweep_takes_only_what_it_knows(half, fetcher, faults, dest, layout):
+    """Blobs and journals of other digests; a failed pull sweeps nothing, and what cannot go is no failure."""
+    kept = partials(dest)
+    folder = dest / ".fetcher" / "partial"
+    other = faults.artifact({"w": b"quite another", "d": b"y"})
+    faults.rule("blob", flip=0)
+    fetcher.pull(other.ref, dest, "--layout", layout).exits(22)
+    assert kept.items() <= partials(dest).items()
+    faults.clear()
+    strange = ["sha256-" + "A" * 64, "sha256-" + "a" * 63, "notes.journal", "sha256-.journal"]
+    for name in strange:
+        (folder / name).write_bytes(b"?")
+    (folder / ("sha256-" + "a" * 64)).mkdir()
+    fetcher.pull(other.ref, dest, "--layout", layout).ok()
+    assert {name for name in partials(dest) if not name.endswith(".placed")} == set(strange)
+    assert (folder / ("sha256-" + "a" * 64)).is_dir()
 
 
 def test_resume_of_one_file_among_finished_ones(registry, push, wire, fetcher, dest):
