@@ -49,7 +49,7 @@ struct notify_options {			/* strings are borrowed until notify_free; NULL = that
 	uint64_t webhook_timeout_ms;	/* whole exchange; 0 = 1 min */
 	unsigned webhook_success_status; /* 0 = any 2xx */
 	uint64_t hook_timeout_ms, hook_backoff_ms; /* 0 = 30 s, 3 s */
-	/* CA, --insecure and agent for the webhook; its client certificate, stop and timeouts are not used. Borrowed, or NULL */
+	/* ca_file, insecure, user_agent and trace are for the webhook too; nothing else of it is used. Borrowed, or NULL */
 	const struct http_options *http;
 	const atomic_int *stop;		/* non-zero: no further try begins; the running one ends with notify_free. May be NULL */
 	/* Each try that ended; sink is "touch-file", "exec-hook", "signal", "webhook"; e is NULL when it was taken. Notify's thread. */

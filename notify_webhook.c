@@ -98,15 +98,24 @@ static int preset_url(struct webhook *w, struct err *e)
 static int connect_options(const struct webhook *w, struct http **ret, struct err *e)
 {
 	uint64_t ms = w->o->webhook_timeout_ms ? w->o->webhook_timeout_ms : DEFAULT_TIMEOUT_MS;
-	struct http_options o = w->o->http ? *w->o->http : (struct http_options){ 0 };
+	/*
+	 * Not the registry's client certificate, and none of what makes a slow registry fail: a model server may be silent
+	 * for minutes. The request's own timeout binds before this stall timeout.
+	 */
+	struct http_options o = {
+		.plain = w->plain,
+		.stall_timeout_ms = (unsigned)MIN(ms + 1000, (uint64_t)INT_MAX),
+		.connect_timeout_ms = (unsigned)MIN(ms, (uint64_t)CONNECT_MS),
+		.stop = w->stop,
+	};
 
-	/* the registry's certificate is not for others; one timeout for the whole binds before these */
-	o.cert_file = o.key_file = o.cert_origin = NULL;
-	o.plain = w->plain;
-	o.stall_timeout_ms = (unsigned)MIN(ms + 1000, (uint64_t)INT_MAX);
-	o.connect_timeout_ms = (unsigned)MIN(ms, (uint64_t)CONNECT_MS);
-	o.stop = w->stop;
-	o.warn = NULL;
+	if (w->o->http) {
+		o.ca_file = w->o->http->ca_file;
+		o.insecure = w->o->http->insecure;
+		o.user_agent = w->o->http->user_agent;
+		o.trace = w->o->http->trace;
+		o.trace_arg = w->o->http->trace_arg;
+	}
 	return http_new(ret, &o, e);
 }
 
