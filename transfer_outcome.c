@@ -12,13 +12,18 @@
 
 /* --- headers --- */
 
-/* The server sends everything although a range was asked for: keep this one stream, from byte 0. */
+/* Lock held. The server sends everything although a range was asked for: keep this one stream, from byte 0. */
 static bool take_whole(struct transfer *t, struct part *p)
 {
 	struct item *it = p->it;
 
 	if (it->mode == MODE_STREAM)
 		return false; /* a sibling was first */
+	if (it->mode == MODE_RANGES && !it->bad_answers) {
+		/* it knew ranges: one such answer of a cache on the way is not worth sending all of it again */
+		p->result = RESULT_BAD;
+		return false;
+	}
 	item_cancel_parts(t, it, p);
 	it->mode = MODE_STREAM;
 	p->ranged = false;
@@ -47,6 +52,7 @@ bool transfer_headers_ok(struct transfer *t, struct part *p)
 	}
 	if (p->content_length != UINT64_MAX && p->content_length != want)
 		return false;
+	p->result = RESULT_CANCELLED;
 	pthread_mutex_lock(&t->lock);
 	if (p->status == 206) {
 		ok = true;
@@ -58,7 +64,8 @@ bool transfer_headers_ok(struct transfer *t, struct part *p)
 	p->probe = false;
 	it->hops = it->resolves = it->refusals = 0;
 	pthread_mutex_unlock(&t->lock);
-	p->result = ok ? RESULT_NONE : RESULT_CANCELLED;
+	if (ok)
+		p->result = RESULT_NONE;
 	if (p->status == 206)
 		transfer_wake(t);
 	return ok;
