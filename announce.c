@@ -17,7 +17,7 @@ _Static_assert((int)PRESET_POST == (int)NOTIFY_POST && (int)PRESET_SGLANG == (in
 
 struct announce {
 	const struct config *cfg;
-	const atomic_int *stop;
+	const atomic_int *stop, *veto_stop;
 	struct http_options http;
 	struct notify *notify;
 	struct hook_command veto;
@@ -50,7 +50,7 @@ int announce_new(struct announce **ret, const struct config *cfg, const atomic_i
 	if (!a)
 		return err_oom(e);
 	a->cfg = cfg;
-	a->stop = stop;
+	a->stop = a->veto_stop = stop;
 	pthread_mutex_init(&a->lock, NULL);
 	a->http = (struct http_options){
 		.ca_file = cfg->ca_file,
@@ -104,6 +104,11 @@ void announce_free(struct announce *a)
 	free(a);
 }
 
+void announce_veto_stop(struct announce *a, const atomic_int *stop)
+{
+	a->veto_stop = stop;
+}
+
 /* The digest that stands on dest now, "" when there is none. */
 static char *published_digest(const char *dest)
 {
@@ -144,7 +149,7 @@ int announce_accept(void *arg, const char *digest, const char *path, struct err 
 		.cwd = path,
 		.env = (const char *const *)env,
 		.timeout_ms = a->cfg->hook_timeout_ms,
-		.stop = a->stop,
+		.stop = a->veto_stop,
 	};
 	int rc = hook_run(&a->veto, &run, e);
 	notify_env_free(env);

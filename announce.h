@@ -16,6 +16,8 @@ struct announce;
 
 /* cfg and stop are borrowed. CODE_USAGE: an option makes no sense. Starts a thread only when somebody is to be notified. */
 int announce_new(struct announce **ret, const struct config *cfg, const atomic_int *stop, struct err *e);
+/* What ends a running --pre-publish-hook in place of announce_new's stop: pull_options.stop of the caller. Borrowed. */
+void announce_veto_stop(struct announce *a, const atomic_int *stop);
 void announce_free(struct announce *a);		/* NULL is fine; gives up what is under way */
 
 /* What is about to be published, and where; before pull_run. Strings are copied. */

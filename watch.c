@@ -447,6 +447,7 @@ static int start(struct watch *w, struct err *e)
 			  STALL_SLACK_MS);
 	if (announce_new(&w->announce, c, w->stop, e) || start_events(w, e))
 		return -1;
+	announce_veto_stop(w->announce, &w->interrupt);
 	return endpoints_new(&w->endpoints, c, &w->dest, 1, on_sync, NULL, e);
 }
 
