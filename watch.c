@@ -247,14 +247,15 @@ static int64_t steady_time(const struct watch *w)
 }
 
 /* finished: nothing is half fetched that somebody wants; what lies in partial/ is of digests that nothing names any more. */
-static void prune(struct watch *w, bool finished)
+/* partials: no half blob is worth keeping. Returns how many versions went. */
+static uint64_t prune(struct watch *w, uint64_t keep, bool partials)
 {
 	struct store_gc_policy policy = {
-		.keep = (unsigned)w->cfg->keep_versions,
+		.keep = (unsigned)keep,
 		.stale_ms = w->cfg->stale_timeout_ms,
 		.keep_bytes = w->cfg->keep_bytes,
 		.now = steady_time(w),
-		.partials = finished,
+		.partials = partials,
 	};
 	struct store_gc_result r = { 0 };
 	struct store *s = NULL;
@@ -289,6 +290,7 @@ static void prune(struct watch *w, bool finished)
 	} else {
 		log_line(LOG_WARN, "cannot drop old versions", "dest", w->dest, "reason", e.msg, NULL);
 	}
+	return r.versions;
 }
 
 /* --- one look --- */
@@ -424,8 +426,9 @@ static int look(struct watch *w, struct err *e)
 		return rc;
 	if (rc == 0) {
 		w->next_look = start + with_jitter(w, w->cfg->period_ms);
-		prune(w, true);
-	} else if (was_replaced(w)) {
+		prune(w, w->cfg->keep_versions, true);
+	} else if (was_replaced(w) || (e->code == CODE_SPACE && prune(w, 0, false))) {
+		/* another reference, or room: what only --keep-versions spares gives way to a new version */
 		w->next_look = sys_now_ms();
 		rc = 0;
 	} else {
@@ -485,7 +488,7 @@ int watch_run(const struct config *cfg, const atomic_int *stop, struct err *e)
 				break;
 			if ((w.next_prune && sys_now_ms() >= w.next_prune) ||
 			    (w.telling && announce_idle(w.announce)))
-				prune(&w, false);
+				prune(&w, cfg->keep_versions, false);
 		}
 	}
 	if (rc == 0 && !w.published)

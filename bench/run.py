@@ -7,6 +7,7 @@ Scenarios:
   B  one 2 GiB blob, HTTP                F  a second pull, nothing changed
   C  2 x 1 GiB, TLS 1.3 AES-128-GCM      G  memory with 16 TLS connections
   D  one 1 GiB blob, 32 MiB/s per connection
+  W  the sidecar: swaps under a reader, and idle
 
 It needs build/parts (test/parts.sh; test/parts.sh bench), curl, and strace for the column of system
 calls. Content and destinations lie in /dev/shm: up to 8 GiB of it at a time (with --full 18 GiB).
@@ -26,6 +27,7 @@ import time
 
 import peers as clients
 import report
+import watch
 from peers import Failed, Job, check, measure, remove, syscalls
 from report import Result, Verdict, good, median
 from servers import CAP, GIB, MIB, Backends, contents_of, size_of
@@ -35,11 +37,12 @@ OUT = TOP / "build" / "bench"
 LANES = 16
 SLACK = GIB
 TAGS = {"A": ["two"], "B": ["large"], "C": ["two"], "D": ["one"], "E": ["many"], "F": ["two"],
-        "G": ["one", "giant"]}
+        "G": ["one", "giant"], "W": []}
 TITLES = {"A": "2 x 1 GiB over HTTP", "B": "one 2 GiB blob over HTTP",
           "C": "2 x 1 GiB over TLS 1.3, AES-128-GCM",
           "D": "one 1 GiB blob, 32 MiB/s per connection", "E": "2,000 files of 16 KiB over HTTP",
-          "F": "second pull of 2 x 1 GiB, nothing changed", "G": "memory, 16 TLS connections"}
+          "F": "second pull of 2 x 1 GiB, nothing changed", "G": "memory, 16 TLS connections",
+          "W": "the sidecar: swaps under a reader, and idle"}
 
 
 def say(text):
@@ -210,6 +213,12 @@ class Bench:
         self.raw["G"] = {f"{name} {gib} GiB": result.as_dict()
                          for gib, results in by_size.items() for name, result in results.items()}
         return [*report.memory_table(by_size), "", *map(str, memory_targets(by_size))]
+
+    def run_w(self):
+        if memory_left(self.folder) < SLACK:
+            raise Failed(f"1 GiB of memory is needed in {self.folder}")
+        lines, self.raw["W"] = watch.run(self, say)
+        return [*lines, "", watch.NOTE]
 
     def run(self):
         sections = []

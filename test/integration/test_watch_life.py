@@ -329,6 +329,18 @@ def test_disk_full(versions, fetcher, small):
         s.terminate(ANY)
 
 
+def test_a_full_volume_makes_room(versions, fetcher, small):
+    """The version that only --keep-versions spares goes early, rather than no new one ever coming."""
+    dest = small("7m")
+    with Sidecar(fetcher, versions.ref, dest, *FAR) as s:
+        for n in range(3):
+            one = versions.push({"w": data(90 + n, 3 * MIB)})
+            if n:
+                s.hup()
+            s.published(one)
+        s.terminate(ANY)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="changes uid")
 def test_volume_that_becomes_writable(versions, fetcher, tmp_path):
     """fsGroup forgotten: says who we are and what it is, and goes on when it was mended. A uid
