@@ -43,8 +43,8 @@ export LC_ALL := C
 # Modules: every source at the top level and in crypto/, and what is generated.
 MODULES := $(sort $(wildcard *.c crypto/*.c))
 GENERATED := build/gen/ca_bundle.c
-LIBS := -lcurl -lmbedtls -lmbedx509 -lmbedcrypto -lnettle -lyyjson -lmicrohttpd
-DEPLIBS := nettle mbedtls curl yyjson libmicrohttpd
+LIBS := -lcurl -lmbedtls -lmbedx509 -lmbedcrypto -lnettle -lyyjson -lmicrohttpd -larchive -lzstd -lisal
+DEPLIBS := nettle mbedtls curl yyjson libmicrohttpd zstd isal libarchive
 
 WARN := -Wall -Wextra -Werror -Wvla -Wformat=2 -Wwrite-strings -Wstrict-prototypes -Wmissing-prototypes
 COMMON := -std=gnu11 -D_GNU_SOURCE $(WARN) -Ibuild/gen -MMD -MP
@@ -78,6 +78,9 @@ build/$(1)/stamp/mbedtls: deps/mbedtls_config.h crypto/gcm_alt.h $(wildcard deps
 build/$(1)/stamp/curl: build/$(1)/stamp/mbedtls
 build/$(1)/stamp/yyjson: deps/build.sh build/src/.stamp $(2) | need-build $(3)
 build/$(1)/stamp/libmicrohttpd: deps/build.sh $(wildcard deps/patches/libmicrohttpd-*) build/src/.stamp $(2) \
+		| need-build $(3)
+build/$(1)/stamp/zstd build/$(1)/stamp/isal: deps/build.sh build/src/.stamp $(2) | need-build $(3)
+build/$(1)/stamp/libarchive: deps/build.sh $(wildcard deps/patches/libarchive-*) build/src/.stamp $(2) \
 		| need-build $(3)
 build/$(1)/stamp/%:
 	@deps/build.sh $(1) $$*
@@ -233,12 +236,14 @@ test: $(UNITS) $(REPLAYERS) build/fetcher arm64-for-test parts | need-test	## un
 	@$(PYTHON) test/run.py all --unit $(UNITS) --fuzz $(REPLAYERS)
 interop: build/fetcher parts | need-test	## tests with tools that Debian does not have (Go's); K=name for some
 	@PYTHON=$(PYTHON) test/interop.sh $(if $(K),-k '$(K)')
+soak: build/fetcher parts | need-test	## one sidecar through 10,000 swaps: memory, descriptors, readers; SWAPS=n for fewer
+	@$(PYTHON) test/soak.py $(SWAPS)
 bench: build/fetcher parts | need-bench	## measure against oras, skopeo, aria2, curl
 	@test/parts.sh bench
 	@$(PYTHON) bench/run.py $(BENCH)
 demo: build/fetcher parts	## a registry, a model, a pull, on this machine
 	@test/demo.sh
-.PHONY: arm64-for-test parts integration interop test bench demo
+.PHONY: arm64-for-test parts integration interop test soak bench demo
 
 # ---- cleaning -------------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "memory.h"
+
 #define JOURNAL_MAGIC "fetcher\1"
 #define JOURNAL_SPANS 120	/* kept per list; what is beyond is fetched again */
 #define JOURNAL_BYTES (4 * MIB)	/* written since the last record: what a kill may cost */
@@ -237,7 +239,8 @@ static int resume(struct blob *b, struct err *e)
 	if (!b->o.journal || !journal_read(b, &r, &ours))
 		return 0;
 	r.boot_id[sizeof(r.boot_id) - 1] = '\0';
-	bool same_boot = *b->boot_id && strcmp(b->boot_id, r.boot_id) == 0;
+	/* a network file system may have lost written pages since, when the server refused them after the process was gone */
+	bool same_boot = *b->boot_id && strcmp(b->boot_id, r.boot_id) == 0 && !memory_is_network_fs(b->fd);
 	b->seq = r.seq;
 	if (add_spans(&b->synced, r.synced, r.n_synced) ||
 	    (same_boot ? add_spans(&b->written, r.written, r.n_written) :

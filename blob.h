@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * A blob being assembled in the partial directory: file, intervals on disk, hash frontier, journal (design D5.6, D5.7). Row 2; calls plan, sys, verify.
+ * A blob being assembled in the partial directory: file, intervals on disk, hash frontier, journal (design D5.6, D5.7). Row 2; calls memory, plan, sys, verify.
  *
  * Names in the partial directory: "sha256-<hex>" (data) and "sha256-<hex>.journal".
  * Bytes that were once written are never written again: a duplicate answer for the same range is dropped, so that what was hashed is what is on disk.

@@ -38,6 +38,17 @@
 #define LIMIT_LIST_LINES 4096
 #define LIMIT_LIST_DIRS 65536		/* directories below --root that --prune looks at */
 
+/* Archives */
+#define LIMIT_ENTRIES ((uint64_t)1 << 22)	/* headers read of one archive, also of entries that are left out */
+#define LIMIT_TREE_FILES ((uint64_t)1 << 18)	/* what one archive may bring; each costs some 250 bytes of memory */
+#define LIMIT_TREE_NODES ((uint64_t)1 << 20)	/* distinct names on the way to them */
+#define LIMIT_TREE_NAMES (64 * MIB)	/* bytes of all their names */
+#define LIMIT_EXPANSION 1100		/* bytes that come out per byte of the layer; deflate cannot do more than 1032 */
+#define LIMIT_EXPANSION_FLOOR (64 * MIB) /* so much may come out of anything */
+#define LIMIT_HOLES (4 * GIB)		/* holes of sparse files, before LIMIT_EXPANSION counts: they are hashed too */
+#define LIMIT_ZSTD_WINDOW_LOG 27	/* 128 MiB, what zstd --long needs */
+#define LIMIT_UNPACK_STATE (32 * MIB)	/* a checkpoint; larger ones are not taken */
+
 /* Transfer */
 #define LIMIT_CONNECTIONS 64
 #define LIMIT_LANES 4

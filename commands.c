@@ -392,6 +392,20 @@ static unsigned file_mode(const struct layout_file *f)
 	return f->mode ? f->mode : 0644;
 }
 
+/* A layer whose files are known when it was unpacked. */
+static void ls_tree_json(struct buf *b, const struct layout_tree *t, bool first)
+{
+	_cleanup_buf_ struct buf what = BUF_INIT(4 * LIMIT_PATH);
+
+	layout_tree_describe(t, &what);
+	buf_adds(b, first ? "{" : ",{");
+	add_number(b, "layer", t->layer + 1);
+	add_number(b, "size", t->size);
+	add_digest(b, "digest", &t->digest);
+	add_text(b, "unpack", buf_cstr(&what));
+	buf_addc(b, '}');
+}
+
 static void ls_json(struct buf *b, const char *name, const struct oci_resolved *a, const struct layout *l)
 {
 	buf_addc(b, '{');
@@ -414,6 +428,11 @@ static void ls_json(struct buf *b, const char *name, const struct oci_resolved *
 		key(b, "mode");
 		buf_addf(b, "\"%04o\"}", file_mode(f));
 	}
+	buf_addc(b, ']');
+	key(b, "layers");
+	buf_addc(b, '[');
+	for (size_t i = 0; i < l->n_trees; i++)
+		ls_tree_json(b, &l->trees[i], i == 0);
 	buf_adds(b, "]}\n");
 }
 
@@ -431,23 +450,35 @@ static void ls_text(struct buf *b, const struct layout *l)
 		progress_escape(b, f->path, 0);
 		buf_addc(b, '\n');
 	}
+	for (size_t i = 0; i < l->n_trees; i++) {
+		const struct layout_tree *t = &l->trees[i];
+		_cleanup_buf_ struct buf size = BUF_INIT(64), what = BUF_INIT(4 * LIMIT_PATH);
+		units_add_bytes(&size, t->size);
+		layout_tree_describe(t, &what);
+		buf_addf(b, "%10s  %-4s  %-71s  <", buf_cstr(&size), "tar", digest_format(&t->digest, ':', text));
+		progress_escape(b, buf_cstr(&what), 0);
+		buf_adds(b, ">\n");
+	}
 	buf_addf(b, "%zu %s, ", l->n_files, l->n_files == 1 ? "file" : "files");
 	units_add_bytes(b, l->bytes);
+	if (l->n_trees) {
+		buf_addf(b, ", %zu %s to unpack, ", l->n_trees, l->n_trees == 1 ? "layer" : "layers");
+		units_add_bytes(b, l->tree_bytes);
+	}
 	if (l->n_excluded)
 		buf_addf(b, ", %zu left out", l->n_excluded);
 	buf_addc(b, '\n');
 }
 
-static int ls_resolved(const struct config *cfg, const struct ref *ref, const struct oci_resolved *a,
+static int ls_resolved(const struct config *cfg, const struct remote *r, const struct oci_resolved *a,
 		       struct err *e)
 {
-	const struct layout_options o = { .include = cfg->include.v, .exclude = cfg->exclude.v };
 	_cleanup_buf_ struct buf out = BUF_INIT(PRINT_MAX), name = BUF_INIT(PRINT_MAX);
 	struct layout l = { 0 };
 
-	if (ref_format(ref, &name) < 0)
+	if (ref_format(&r->ref, &name) < 0)
 		return err_oom(e);
-	if (layout_plan(&a->manifest, &o, &l, e) < 0)
+	if (pull_plan(cfg, r->repo, &a->manifest, &l, e) < 0)
 		return -1;
 	for (size_t i = 0; i < l.n_warnings; i++)
 		log_line(LOG_WARN, l.warnings[i], "ref", buf_cstr(&name), NULL);
@@ -472,7 +503,7 @@ static int run_ls(const struct config *cfg, const atomic_int *stop, struct err *
 	if (rc == 0)
 		rc = oci_resolve(r.repo, NULL, cfg->platform ? &platform : NULL, &a, e);
 	if (rc == 0) {
-		rc = ls_resolved(cfg, &r.ref, &a, e);
+		rc = ls_resolved(cfg, &r, &a, e);
 		oci_resolved_release(&a);
 	}
 	oci_platform_release(&platform);

@@ -761,6 +761,7 @@ void config_release(struct config *c)
 	list_clear(&c->registry_config);
 	list_clear(&c->include);
 	list_clear(&c->exclude);
+	list_clear(&c->type);
 	list_clear(&c->webhook_header_file);
 	free(c->pairs);
 	*c = (struct config){ 0 };

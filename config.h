@@ -68,7 +68,10 @@ struct config {
 
 	/* what is taken */
 	const char *platform;
-	struct config_list include, exclude;
+	struct config_list include, exclude, type;
+	const char *layout_as;		/* NULL = auto */
+	const char *subdir;		/* of container images; NULL = models */
+	bool strict;
 
 	/* transfer */
 	uint64_t concurrency;		/* most connections, 1..LIMIT_CONNECTIONS */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Globs on paths. Pure; the header is layout.h. */
-#include "layout.h"
+/* Globs on paths. Pure; the headers are layout.h and layout_internal.h. */
+#include "layout_internal.h"
 
 #include <string.h>
 
@@ -171,24 +171,90 @@ static const char *base_name(const char *p, const char *end)
 	return slash ? slash + 1 : p;
 }
 
+/* A pattern without its marks. */
+struct pattern {
+	const char *p, *end;
+	bool below;	/* it ended in "/": everything below what it matches */
+	bool anchored;	/* it had a "/": the whole path, not a base name */
+};
+
+static struct pattern pattern_of(const char *text, const char *end)
+{
+	struct pattern g = { .p = text, .end = end };
+
+	g.below = g.end > g.p && g.end[-1] == '/';
+	while (g.end > g.p && g.end[-1] == '/')
+		g.end--;
+	g.anchored = g.end > g.p && memchr(g.p, '/', (size_t)(g.end - g.p)) != NULL;
+	if (g.end - g.p >= 2 && g.p[0] == '.' && g.p[1] == '/')
+		g.p += 2;
+	else if (g.p < g.end && g.p[0] == '/')
+		g.p++;
+	return g;
+}
+
+/* Does it match path[0, end)? */
+static bool match_whole(const struct pattern *g, const char *path, const char *end)
+{
+	return match_path(g->p, g->end, g->anchored ? path : base_name(path, end), end);
+}
+
+/* One of the directories that path[0, end) lies in, or for whole the path itself too. */
+static bool match_directory(const struct pattern *g, const char *path, const char *end, bool whole)
+{
+	for (const char *s = path; s < end && (s = memchr(s, '/', (size_t)(end - s))); s++)
+		if (match_whole(g, path, s))
+			return true;
+	return whole && path < end && match_whole(g, path, end);
+}
+
 bool layout_glob(const char *pattern, const char *path)
 {
-	const char *p = pattern, *p_end = p + strlen(p), *s_end = path + strlen(path);
-	bool below = p_end > p && p_end[-1] == '/';
+	struct pattern g = pattern_of(pattern, pattern + strlen(pattern));
+	const char *end = path + strlen(path);
 
-	while (p_end > p && p_end[-1] == '/')
-		p_end--;
-	bool anchored = p_end > p && memchr(p, '/', (size_t)(p_end - p)) != NULL;
-	if (p_end - p >= 2 && p[0] == '.' && p[1] == '/')
-		p += 2;
-	else if (p < p_end && p[0] == '/')
-		p++;
-	if (p == p_end)
+	if (g.p == g.end)
 		return false;
-	if (!below)
-		return match_path(p, p_end, anchored ? path : base_name(path, s_end), s_end);
-	for (const char *s = strchr(path, '/'); s; s = strchr(s + 1, '/'))
-		if (match_path(p, p_end, anchored ? path : base_name(path, s), s))
+	return g.below ? match_directory(&g, path, end, false) : match_whole(&g, path, end);
+}
+
+bool layout_glob_all_below(const char *pattern, const char *dir)
+{
+	const char *end = pattern + strlen(pattern);
+	bool deep = end - pattern >= 3 && memcmp(end - 3, "/**", 3) == 0;
+	struct pattern g = pattern_of(pattern, deep ? end - 2 : end);
+
+	if (deep) /* as "dir/", but with the "/" that anchored it */
+		g.anchored = true;
+	if (g.p == g.end) /* "/" nothing, "/" + "**" everything */
+		return deep;
+	bool stars = g.end - g.p <= 2 && g.p[0] == '*' && g.end[-1] == '*';
+	if (!g.below)
+		return stars && (!g.anchored || g.end - g.p == 2);
+	return match_directory(&g, dir, dir + strlen(dir), true);
+}
+
+/* Component by component; where a class or a backslash might hide a "/", the answer is yes. */
+bool layout_glob_below(const char *pattern, const char *dir)
+{
+	struct pattern g = pattern_of(pattern, pattern + strlen(pattern));
+	const char *d = dir, *d_end = dir + strlen(dir), *p = g.p;
+
+	if (g.p == g.end)
+		return false;
+	size_t n = (size_t)(g.end - p);
+	if (!g.anchored || memchr(p, '[', n) || memchr(p, '\\', n))
+		return true;
+	while (d < d_end && p < g.end) {
+		const char *p_slash = memchr(p, '/', (size_t)(g.end - p));
+		const char *d_slash = memchr(d, '/', (size_t)(d_end - d));
+		const char *p_stop = p_slash ? p_slash : g.end, *d_stop = d_slash ? d_slash : d_end;
+		if (memmem(p, (size_t)(p_stop - p), "**", 2))
 			return true;
-	return false;
+		if (!match_path(p, p_stop, d, d_stop))
+			return false;
+		p = p_slash ? p_slash + 1 : g.end;
+		d = d_slash ? d_slash + 1 : d_end;
+	}
+	return p < g.end || g.below;
 }

@@ -44,16 +44,24 @@ uint64_t memory_limit(void)
 	return MIN(v2, v1);
 }
 
-uint64_t memory_drop_window(int fd, uint64_t total)
+bool memory_is_network_fs(int fd)
 {
 	struct statfs fs;
 
-	if (sys_is_memory_fs(fd) || fstatfs(fd, &fs))
-		return 0;
-	uint32_t type = (uint32_t)fs.f_type;
+	if (fstatfs(fd, &fs))
+		return false;
 	for (size_t i = 0; i < ARRAY_SIZE(network_fs); i++)
-		if (type == network_fs[i])
-			return DROP_WINDOW;
+		if ((uint32_t)fs.f_type == network_fs[i])
+			return true;
+	return false;
+}
+
+uint64_t memory_drop_window(int fd, uint64_t total)
+{
+	if (sys_is_memory_fs(fd))
+		return 0;
+	if (memory_is_network_fs(fd))
+		return DROP_WINDOW;
 	uint64_t limit = memory_limit();
 	return limit / 10 * 7 < total ? DROP_WINDOW : 0;
 }

@@ -5,6 +5,7 @@
 #ifndef FETCHER_MEMORY_H
 #define FETCHER_MEMORY_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* The container's memory limit (cgroup v2 memory.max, v1 memory.limit_in_bytes) in bytes, UINT64_MAX = none. */
@@ -15,5 +16,8 @@ uint64_t memory_limit(void);
  * containers, and where the data would not fit the container's limit anyway. Never on tmpfs: the cache is the file there.
  */
 uint64_t memory_drop_window(int fd, uint64_t total);
+
+/* The page cache of such a file system may lose what a server refused later, also while the machine runs. */
+bool memory_is_network_fs(int fd);
 
 #endif

@@ -275,6 +275,34 @@ int oci_resolve_digest(struct oci_repo *r, struct digest *ret, struct err *e)
 	return 0;
 }
 
+int oci_get_blob(struct oci_repo *r, const struct oci_descriptor *d, uint64_t max, struct buf *ret,
+		 struct err *e)
+{
+	_cleanup_free_ char *url = NULL;
+	struct http_response resp = { 0 };
+	struct digest computed;
+	char name[DIGEST_STR_MAX];
+
+	if (d->size > max || d->digest.alg == DIGEST_NONE)
+		return err_set(e, CODE_INTEGRITY, "%s: larger than %llu bytes, or without a digest we know",
+			       d->media_type, (unsigned long long)max);
+	buf_init(ret, max);
+	if (d->data)
+		return buf_add(ret, d->data, d->size) ? err_oom(e) : 0;
+	url = oci_blob_url(r, &d->digest);
+	if (!url)
+		return err_oom(e);
+	const struct http_request q = { .method = "GET", .url = url, .max_body = d->size };
+	if (http_get(r->http, oci_repo_authority(r), &q, &resp, e))
+		return -1;
+	int rc = check_digest(&d->digest, resp.body.data, resp.body.len,
+			      digest_format(&d->digest, ':', name), &computed, e);
+	if (rc == 0)
+		rc = buf_add(ret, resp.body.data, resp.body.len) ? err_oom(e) : 0;
+	http_response_release(&resp);
+	return rc;
+}
+
 /* --- down to one manifest --- */
 
 /* Where the documents of index entries come from. */

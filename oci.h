@@ -105,6 +105,13 @@ const struct http_authority *oci_repo_authority(struct oci_repo *r);
 /* URL of a blob on the origin; caller frees; NULL = out of memory. */
 char *oci_blob_url(const struct oci_repo *r, const struct digest *d);
 
+/*
+ * A small blob of the manifest, such as its config, whole and verified; inline data costs no request. CODE_INTEGRITY: larger than max or
+ * than it says, or another digest.
+ */
+int oci_get_blob(struct oci_repo *r, const struct oci_descriptor *d, uint64_t max, struct buf *ret,
+		 struct err *e);
+
 /* What a reference names, resolved to one manifest. */
 struct oci_resolved {
 	/* of the document the reference names (index or manifest): what `resolve` prints */

@@ -49,7 +49,7 @@ const struct option_info option_table[] = {
 		"the sizeLimit of an emptyDir" },
 	{ .name = "keep-versions", .type = OPT_UINT, .commands = FETCH | BIT(CMD_GC), .group = "Volume",
 	  .arg = "N", .def = "0", .def_watch = "1", .max = 1000000, FIELD(keep_versions),
-	  .help = "how many old versions to keep beside the published one" },
+	  .help = "how many old versions to keep beside the published one; watch drops them early when the volume is full" },
 	{ .name = "stale-timeout", .type = OPT_DURATION, .commands = FETCH | BIT(CMD_GC), .group = "Volume",
 	  .arg = "TIME", .def = "0s", .max = 3650 * DAY, FIELD(stale_timeout_ms),
 	  .help = "keep every old version so long after it was replaced" },
@@ -64,6 +64,19 @@ const struct option_info option_table[] = {
 	{ .name = "exclude", .type = OPT_LIST, .commands = PLAN, .group = "Selection", .arg = "GLOB",
 	  FIELD(exclude), .help = "leave out files that match; wins over --include; may be given "
 		"several times" },
+	{ .name = "type", .type = OPT_LIST, .commands = PLAN, .group = "Selection", .arg = "KIND",
+	  FIELD(type),
+	  .help = "take only layers of these kinds, where the producer tells them: weight, config, doc, code, dataset, "
+		"other; may be given several times" },
+	{ .name = "layout-as", .type = OPT_STRING, .commands = PLAN, .group = "Selection", .arg = "PRODUCER",
+	  .def = "auto", FIELD(layout_as),
+	  .help = "whose rules say what each layer becomes: auto, modelpack (unpack every tar), oras (as oras pull), "
+		"image (a container image), raw (unpack nothing)" },
+	{ .name = "subdir", .type = OPT_STRING, .commands = PLAN, .group = "Selection", .arg = "DIR",
+	  FIELD(subdir),
+	  .help = "of a container image take what lies below it; default models, / = everything" },
+	{ .name = "strict", .type = OPT_BOOL, .commands = PLAN, .group = "Selection", FIELD(strict),
+	  .help = "a layer of unknown type without a name is an error instead of a warning" },
 	{ .name = "platform", .type = OPT_STRING, .commands = PLAN, .group = "Selection",
 	  .arg = "OS/ARCH[/VARIANT]", FIELD(platform),
 	  .help = "which entry of an image index to take; default linux and the architecture of "
@@ -145,7 +158,7 @@ const struct option_info option_table[] = {
 		"code" },
 	{ .name = "max-failures", .type = OPT_UINT, .commands = WATCH, .group = "Watching", .arg = "N",
 	  .def = "0", .max = 1000000, FIELD(max_failures),
-	  .help = "with --on-failure exit: how many failures in a row to bear" },
+	  .help = "with --on-failure exit: how many failures in a row to bear; a veto is none" },
 	{ .name = "ref-file", .type = OPT_PATH, .commands = WATCH, .group = "Watching", .arg = "FILE",
 	  FIELD(ref_file),
 	  .help = "read REF from a file, such as a key of a ConfigMap or an annotation by the downward API; "
@@ -280,7 +293,7 @@ const struct command_info command_table[CMD_COUNT] = {
 			 "a sidecar; the server reads /models/llama/current",
 			 "fetcher watch --ref-file /etc/model/ref --http-bind :8080 /models/llama",
 			 "the reference from a ConfigMap, with probes and metrics over HTTP",
-			 "fetcher watch --webhook-preset sglang --webhook-url http://[::1]:30000 REF DEST",
+			 "fetcher watch --webhook-preset sglang --webhook-url URL REF DEST",
 			 "have SGLang load each new version"),
 	},
 	[CMD_PROBE] = {

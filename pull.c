@@ -14,6 +14,7 @@
 #include "progress.h"
 #include "sys.h"
 #include "transfer.h"
+#include "trees.h"
 #include "units.h"
 
 _Static_assert((int)CONFIG_FLAT == (int)STORE_FLAT && (int)CONFIG_VERSIONS == (int)STORE_VERSIONS,
@@ -54,6 +55,7 @@ struct pull {
 	size_t n_items;
 	pthread_mutex_t place_lock; /* duplicates: found and placed one after the other */
 	struct transfer_stats stats;
+	uint64_t tree_wire;	/* bytes received for layers that were unpacked */
 	atomic_uint_fast64_t files_done;
 	uint64_t reused;	/* bytes that were on the volume before */
 	uint64_t metrics_ms;	/* when --metrics-file was written last */
@@ -144,6 +146,12 @@ static char *selection_text(const struct config *cfg)
 		buf_addf(&b, "include %s\n", cfg->include.v[i]);
 	for (size_t i = 0; i < cfg->exclude.n; i++)
 		buf_addf(&b, "exclude %s\n", cfg->exclude.v[i]);
+	for (size_t i = 0; i < cfg->type.n; i++)
+		buf_addf(&b, "type %s\n", cfg->type.v[i]);
+	if (cfg->layout_as && strcmp(cfg->layout_as, "auto") != 0)
+		buf_addf(&b, "as %s\n", cfg->layout_as);
+	if (cfg->subdir)
+		buf_addf(&b, "subdir %s\n", cfg->subdir);
 	return buf_steal(&b);
 }
 
@@ -251,11 +259,36 @@ static int get_documents(struct pull *p, struct err *e)
 	return failed;
 }
 
+static struct layout_options layout_options_of(const struct config *cfg)
+{
+	return (struct layout_options){
+		.include = cfg->include.v,
+		.exclude = cfg->exclude.v,
+		.types = cfg->type.v,
+		.as = cfg->layout_as,
+		.subdir = cfg->subdir,
+		.strict = cfg->strict,
+	};
+}
+
+int pull_plan(const struct config *cfg, struct oci_repo *repo, const struct oci_manifest *m, struct layout *ret,
+	      struct err *e)
+{
+	struct layout_options o = layout_options_of(cfg);
+	_cleanup_buf_ struct buf config = { 0 };
+
+	if (layout_wants_config(m)) {
+		if (oci_get_blob(repo, &m->config, LIMIT_MANIFEST, &config, e))
+			return err_wrap(e, "config");
+		o.config = config.data;
+		o.config_len = config.len;
+	}
+	return layout_plan(m, &o, ret, e);
+}
+
 static int make_plan(struct pull *p, struct err *e)
 {
-	struct layout_options lo = { .include = p->cfg->include.v, .exclude = p->cfg->exclude.v };
-
-	if (get_documents(p, e) || layout_plan(&p->resolved.manifest, &lo, &p->plan, e))
+	if (get_documents(p, e) || pull_plan(p->cfg, p->repo, &p->resolved.manifest, &p->plan, e))
 		return -1;
 	for (size_t i = 0; i < p->plan.n_warnings; i++)
 		log_line(LOG_WARN, p->plan.warnings[i], NULL);
@@ -355,7 +388,8 @@ static int check_space(struct pull *p, struct err *e)
 	/* only a close look tells what is there already */
 	for (size_t i = 0; i < p->n_files; i++) {
 		const struct layout_file *f = &p->plan.files[p->files[i]];
-		if (i && digest_equal(&f->digest, &p->plan.files[p->files[i - 1]].digest))
+		if (f->from || f->kind != LAYOUT_FILE ||
+		    (i && digest_equal(&f->digest, &p->plan.files[p->files[i - 1]].digest)))
 			continue;
 		uint64_t have = reserved_bytes(p, &f->digest);
 		char *path = NULL;
@@ -402,6 +436,8 @@ static int place_local(struct pull *p, size_t i, struct err *e)
 		return have;
 	if (f->size == 0 || f->data)
 		return store_place_bytes(p->store, i, f->data, f->size, e) ? -1 : 1;
+	if (f->from)
+		return store_place(p->store, i, f->from, NULL, e) ? -1 : 1;
 	have = store_find(p->store, &f->digest, f->size, &path, e);
 	if (have == 1) {
 		have = store_place(p->store, i, NULL, path, e) ? -1 : 1;
@@ -477,7 +513,8 @@ static void on_tick(void *arg)
 {
 	struct pull *p = arg;
 
-	uint64_t done = p->reused + atomic_load(&p->stats.done), wire = atomic_load(&p->stats.wire);
+	uint64_t done = p->reused + atomic_load(&p->stats.done);
+	uint64_t wire = p->tree_wire + atomic_load(&p->stats.wire);
 
 	progress_update(done, wire, atomic_load(&p->files_done));
 	metrics_progress(done, wire, atomic_load(&p->files_done));
@@ -488,11 +525,12 @@ static void on_tick(void *arg)
 	}
 }
 
-static int fetch(struct pull *p, struct err *e)
+static struct transfer_options transfer_options_of(struct pull *p)
 {
 	const struct config *c = p->cfg;
 	int dirfd = store_partial_dirfd(p->store);
-	struct transfer_options o = {
+
+	return (struct transfer_options){
 		.connections = (unsigned)c->concurrency,
 		.range_size = c->range_size,
 		.memory_budget = c->memory_budget,
@@ -513,8 +551,55 @@ static int fetch(struct pull *p, struct err *e)
 		.warn = on_warn,
 		.arg = p,
 	};
+}
+
+static int fetch(struct pull *p, struct err *e)
+{
+	struct transfer_options o = transfer_options_of(p);
 
 	return transfer_run(p->http, p->items, p->n_items, &o, &p->stats, e);
+}
+
+/* --- layers that become many files --- */
+
+static char *layer_url(void *arg, const struct digest *d)
+{
+	const struct pull *p = arg;
+
+	return oci_blob_url(p->repo, d);
+}
+
+/* Unpacks what has to be: after it the plan knows files with digests, and nothing else. */
+static int unpack(struct pull *p, struct err *e)
+{
+	struct layout_options lo = layout_options_of(p->cfg);
+	struct transfer_options to = transfer_options_of(p);
+	char digest[DIGEST_STR_MAX];
+	const struct trees_options o = {
+		.store = p->store,
+		.http = p->http,
+		.transfer = &to,
+		.tick = on_tick,
+		.tick_arg = p,
+		.globs = &lo,
+		.max_bytes = p->cfg->max_bytes,
+		.sync = p->cfg->fsync != CONFIG_FSYNC_NEVER,
+		.url = layer_url,
+		.authority = oci_repo_authority(p->repo),
+		.arg = p,
+	};
+	uint64_t kept = 0;
+
+	if (!p->plan.n_trees)
+		return 0;
+	metrics_plan(digest_format(&p->digest, ':', digest), p->plan.tree_bytes, p->plan.n_trees);
+	progress_init(p->cfg->quiet ? PROGRESS_NEVER : p->cfg->progress, p->o->ref, p->plan.tree_bytes, p->plan.n_trees);
+	int failed = trees_unpack(&p->plan, &o, &p->stats, &kept, e);
+	on_tick(p);
+	progress_end();
+	p->tree_wire = atomic_load(&p->stats.wire);
+	p->stats = (struct transfer_stats){ 0 };
+	return failed;
 }
 
 /* --- publish --- */
@@ -558,7 +643,7 @@ static int publish(struct pull *p, struct pull_result *r, struct err *e)
 	m.media_type = strdup(p->resolved.media_type);
 	m.artifact_type = strdup(p->resolved.manifest.artifact_type);
 	m.fetcher = strdup(FETCHER_VERSION);
-	m.downloaded = atomic_load(&p->stats.wire);
+	m.downloaded = p->tree_wire + atomic_load(&p->stats.wire);
 	m.duration_ms = sys_now_ms() - p->started_ms;
 	if (!m.ref || !m.media_type || !m.artifact_type || !m.fetcher)
 		failed = err_oom(e);
@@ -628,10 +713,10 @@ int pull_run(const struct pull_options *o, struct pull_result *ret_result, struc
 	metrics_begin(o->ref, o->dest);
 	int done = prepare(&p, e) ? -1 : open_volume(&p, &r, e);
 	if (done == 0)
-		done = make_plan(&p, e) || check_downgrade(&p, e) || list_files(&p, e) ||
-			publish(&p, &r, e) ? -1 : 1;
+		done = make_plan(&p, e) || check_downgrade(&p, e) || unpack(&p, e) || list_files(&p, e) ||
+		       publish(&p, &r, e) ? -1 : 1;
 	if (done == 1) {
-		r.downloaded = atomic_load(&p.stats.wire);
+		r.downloaded = p.tree_wire + atomic_load(&p.stats.wire);
 		r.reused = r.up_to_date ? r.marker.bytes : p.reused;
 		r.duration_ms = sys_now_ms() - p.started_ms;
 		tell(&p, &r);

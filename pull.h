@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * One pull: resolve, plan, transfer, verify, publish. Row 3; calls everything below.
+ * One pull: resolve, plan, unpack, transfer, verify, publish. Row 3; calls everything below; peer: trees.
  * One of the three files that may write log lines: progress, warnings and the final "pulled"
  * line come from here. The failure itself is only returned; the caller logs it (log_fatal).
  */
@@ -11,6 +11,7 @@
 
 #include "config.h"
 #include "http.h"
+#include "layout.h"
 #include "log.h"
 #include "oci.h"
 #include "ref.h"
@@ -60,5 +61,11 @@ int pull_run(const struct pull_options *o, struct pull_result *ret_result, struc
 int pull_open_repo(const struct config *cfg, const char *ref, const atomic_int *stop,
 		   struct http **ret_http, struct oci_repo **ret_repo, struct ref *ret_ref,
 		   struct err *e);
+
+/*
+ * The plan of a resolved artifact as cfg wants it, its config fetched where that says what the layers are. For ls, and pull_run itself.
+ */
+int pull_plan(const struct config *cfg, struct oci_repo *repo, const struct oci_manifest *m, struct layout *ret,
+	      struct err *e);
 
 #endif

@@ -73,15 +73,43 @@ int store_fail(const struct store *s, struct err *e, const char *verb, const cha
 
 bool store_same(const struct store *s, const struct store_file *f, const struct stat *st)
 {
-	return S_ISREG(st->st_mode) && st->st_size >= 0 && (uint64_t)st->st_size == f->size &&
-	       (s->weak_ino || (uint64_t)st->st_ino == f->ino) &&
+	if (f->kind == LAYOUT_DIR)
+		return S_ISDIR(st->st_mode);
+	/* Encrypting file systems give links odd sizes; their text is looked at anyway. */
+	if (f->kind == LAYOUT_SYMLINK ? !S_ISLNK(st->st_mode)
+				      : !S_ISREG(st->st_mode) || st->st_size < 0 ||
+					(uint64_t)st->st_size != f->size)
+		return false;
+	return (s->weak_ino || (uint64_t)st->st_ino == f->ino) &&
 	       (int64_t)st->st_mtim.tv_sec == f->mtime_sec &&
 	       (uint32_t)st->st_mtim.tv_nsec == f->mtime_nsec;
 }
 
+bool store_link_is(int dirfd, const char *leaf, const struct store_file *f)
+{
+	char text[LIMIT_PATH + 1];
+	ssize_t n = readlinkat(dirfd, leaf, text, sizeof(text));
+	struct digest d;
+
+	if (n < 0 || (size_t)n == sizeof(text) || (uint64_t)n != f->size)
+		return false;
+	digest_of(f->digest.alg, text, (size_t)n, &d);
+	return digest_equal(&f->digest, &d);
+}
+
+int store_same_at(const struct store *s, const struct store_file *f, int dirfd, const char *leaf,
+		  struct stat *ret)
+{
+	if (fstatat(dirfd, leaf, ret, AT_SYMLINK_NOFOLLOW) < 0)
+		return -1;
+	return store_same(s, f, ret) &&
+	       (f->kind != LAYOUT_SYMLINK || store_link_is(dirfd, leaf, f));
+}
+
 void store_file_set(struct store_file *f, const struct stat *st)
 {
-	f->size = (uint64_t)st->st_size;
+	if (f->kind == LAYOUT_FILE)
+		f->size = (uint64_t)st->st_size;
 	f->ino = (uint64_t)st->st_ino;
 	store_mtime_set(f, st);
 }
@@ -259,6 +287,7 @@ int store_open(struct store **ret, const char *dest, bool create, struct err *e)
 	s->pub.tree_fd = s->pub.ledger_fd = -1;
 	s->create = create;
 	pthread_mutex_init(&s->lock, NULL);
+	pthread_mutex_init(&s->twins, NULL);
 	s->dest = strdup(dest);
 	s->dest_fd = s->dest ? sys_open_dir(dest, create ? 0755 : 0) : -1;
 	dirs_init(&s->dirs, s->dest_fd);
@@ -297,6 +326,7 @@ void store_close(struct store *s)
 	cleanup_close_fn(&s->dest_fd);
 	cleanup_close_fn(&s->lock_fd);
 	pthread_mutex_destroy(&s->lock);
+	pthread_mutex_destroy(&s->twins);
 	free(s->dest);
 	free(s);
 }
@@ -360,8 +390,20 @@ static void write_holder(int fd)
 	buf_addf(&b, "{\"pid\":%lld,\"hostname\":", (long long)getpid());
 	json_add_string(&b, host, strlen(host));
 	buf_addf(&b, ",\"since\":\"%s\"}\n", since);
-	if (!b.failed && ftruncate(fd, 0) == 0)
-		sys_pwrite_full(fd, b.data, b.len, 0);
+	if (!b.failed && ftruncate(fd, 0) == 0 && sys_pwrite_full(fd, b.data, b.len, 0) == 0)
+		fdatasync(fd); /* over NFS another node reads what the server has */
+}
+
+/*
+ * NFS remembers names that were not there: who waited for the lock would not see the marker of who had it. Opening a
+ * directory again is what makes it ask.
+ */
+static void look_afresh(int dirfd)
+{
+	int fd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd >= 0)
+		close(fd);
 }
 
 /* Was the locked file replaced or removed meanwhile? Then the lock means nothing. */
@@ -460,6 +502,8 @@ int store_lock(struct store *s, uint64_t timeout_ms, const atomic_int *stop,
 		poll = MIN(poll * 2, (uint64_t)POLL_MAX_MS);
 	}
 	write_holder(fd);
+	look_afresh(s->dest_fd);
+	look_afresh(s->top_fd);
 	s->lock_fd = fd;
 	if (open_partial(s, e) == 0)
 		return 0;
@@ -510,6 +554,41 @@ static int open_published(const struct store *s, const struct store_marker *m)
 /* "no", with a reason. */
 #define SAY_NO(...) (err_set(e, CODE_INTEGRITY, __VA_ARGS__), 0)
 
+/* Is st what f was, whatever is in it? */
+static bool same_kind(const struct store_file *f, const struct stat *st)
+{
+	return f->kind == LAYOUT_SYMLINK ? S_ISLNK(st->st_mode)
+	     : f->kind == LAYOUT_DIR ? S_ISDIR(st->st_mode) : S_ISREG(st->st_mode);
+}
+
+static const char *kind_name(const struct store_file *f)
+{
+	return f->kind == LAYOUT_SYMLINK ? "a symbolic link"
+	     : f->kind == LAYOUT_DIR ? "a directory" : "a regular file";
+}
+
+static int check_file(const struct store *s, struct dirs *dirs, const struct store_file *f,
+		      struct err *e)
+{
+	_cleanup_dirs_ref_ struct dirs_ref dir = { .slot = DIRS_OWN, .fd = -1 };
+	struct stat st;
+	int rc = dirs_get(dirs, f->path, 0, &dir) < 0 ? -1
+		 : store_same_at(s, f, dir.fd, dir.leaf, &st);
+
+	if (rc == 1)
+		return 1;
+	if (rc < 0 && (errno == EACCES || errno == EIO || errno == ESTALE || errno == EMFILE))
+		return store_fail(s, e, "look at", f->path);
+	if (rc < 0)
+		return SAY_NO("%s is missing", f->path);
+	if (!same_kind(f, &st))
+		return SAY_NO("%s is not %s any more", f->path, kind_name(f));
+	if (f->kind == LAYOUT_FILE && (uint64_t)st.st_size != f->size)
+		return SAY_NO("%s has %lld bytes instead of %llu", f->path,
+			      (long long)st.st_size, (unsigned long long)f->size);
+	return SAY_NO("%s was changed since it was published", f->path);
+}
+
 static int check_files(const struct store *s, const struct store_meta *meta, int root,
 		       struct err *e)
 {
@@ -517,29 +596,41 @@ static int check_files(const struct store *s, const struct store_meta *meta, int
 	int rc = 1;
 
 	dirs_init(&dirs, root);
-	for (size_t i = 0; i < meta->n_files && rc == 1; i++) {
-		const struct store_file *f = &meta->files[i];
-		struct dirs_ref dir;
-		struct stat st;
-
-		if (dirs_get(&dirs, f->path, 0, &dir) < 0 ||
-		    fstatat(dir.fd, dir.leaf, &st, AT_SYMLINK_NOFOLLOW) < 0) {
-			if (errno == EACCES || errno == EIO || errno == ESTALE || errno == EMFILE)
-				rc = store_fail(s, e, "look at", f->path);
-			else
-				rc = SAY_NO("%s is missing", f->path);
-		} else if (!S_ISREG(st.st_mode)) {
-			rc = SAY_NO("%s is not a regular file any more", f->path);
-		} else if ((uint64_t)st.st_size != f->size) {
-			rc = SAY_NO("%s has %lld bytes instead of %llu", f->path,
-				    (long long)st.st_size, (unsigned long long)f->size);
-		} else if (!store_same(s, f, &st)) {
-			rc = SAY_NO("%s was changed since it was published", f->path);
-		}
-		dirs_put(&dir);
-	}
+	for (size_t i = 0; i < meta->n_files && rc == 1; i++)
+		rc = check_file(s, &dirs, &meta->files[i], e);
 	dirs_release(&dirs);
 	return rc;
+}
+
+static bool newer(const struct timespec *a, const struct timespec *b)
+{
+	return a->tv_sec > b->tv_sec || (a->tv_sec == b->tv_sec && a->tv_nsec > b->tv_nsec);
+}
+
+/*
+ * Between the swap and the marker, and after a crash there, `current` names the next version already. It is complete,
+ * and its meta was written after the marker that stands; the meta of an older one, to which somebody set the link by
+ * hand, was stamped before the marker was written that replaced it.
+ */
+static bool swapped_since(struct store *s)
+{
+	_cleanup_close_ int meta_fd = store_subdir(s, META_DIR, 0), versions_fd = store_subdir(s, VERSIONS_DIR, 0);
+	char version[VERSION_MAX], name[VERSION_MAX + sizeof(META_SUFFIX)];
+	struct store_marker now = { 0 };
+	struct stat marker, meta, dir;
+	bool same;
+
+	if (meta_fd < 0 || versions_fd < 0 || store_current(s, version) != 1 ||
+	    fstatat(s->top_fd, MARKER_FILE, &marker, AT_SYMLINK_NOFOLLOW) < 0 ||
+	    fstatat(versions_fd, version, &dir, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(dir.st_mode))
+		return false;
+	snprintf(name, sizeof(name), "%s" META_SUFFIX, version);
+	if (fstatat(meta_fd, name, &meta, AT_SYMLINK_NOFOLLOW) == 0 && newer(&meta.st_mtim, &marker.st_mtim))
+		return true;
+	/* or the marker has come meanwhile */
+	same = marker_read(s->top_fd, MARKER_FILE, &now, NULL) == 1 && strcmp(now.version, version) == 0;
+	store_marker_release(&now);
+	return same;
 }
 
 int store_check(struct store *s, const struct store_marker *m, const struct store_meta *meta,
@@ -549,8 +640,11 @@ int store_check(struct store *s, const struct store_marker *m, const struct stor
 	bool flat = strcmp(m->path, CURRENT_LINK) != 0;
 	char version[VERSION_MAX];
 
-	if (!flat && (store_current(s, version) != 1 || strcmp(version, m->version)))
+	if (!flat && (store_current(s, version) != 1 || strcmp(version, m->version))) {
+		if (quick && swapped_since(s))
+			return 1;
 		return SAY_NO(CURRENT_LINK " does not point to the version of the ready marker");
+	}
 	root = open_published(s, m);
 	if (root < 0 && errno != ENOENT && errno != ENOTDIR && errno != ELOOP)
 		return store_fail(s, e, "open", m->path);
@@ -599,6 +693,19 @@ int store_lease(struct store *s, const struct store_marker *m, bool keep_on_exec
 
 /* --- verify --- */
 
+/* A link or a directory: NULL = right, else what is wrong. */
+static const char *verify_node(const struct dirs_ref *dir, const struct store_file *f)
+{
+	struct stat st;
+
+	if (fstatat(dir->fd, dir->leaf, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return errno == ENOENT ? "missing" : "cannot be opened";
+	if (!same_kind(f, &st))
+		return f->kind == LAYOUT_DIR ? "not a directory" : "not a symbolic link";
+	return f->kind == LAYOUT_DIR || store_link_is(dir->fd, dir->leaf, f) ? NULL
+									    : "wrong target";
+}
+
 /* NULL = right, else what is wrong. */
 static const char *verify_file(struct dirs *dirs, const struct store_file *f)
 {
@@ -609,6 +716,8 @@ static const char *verify_file(struct dirs *dirs, const struct store_file *f)
 
 	if (dirs_get(dirs, f->path, 0, &dir) < 0)
 		return errno == ENOENT ? "missing" : "cannot be opened";
+	if (f->kind != LAYOUT_FILE)
+		return verify_node(&dir, f);
 	fd = sys_open_beneath(dir.fd, dir.leaf, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return errno == ENOENT ? "missing" : errno == ELOOP ? "a symbolic link"

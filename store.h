@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * The volume (design D3): lock, partial directory, publishing, marker, meta, versions, gc.
- * Row 2; calls json, sys, verify; peer: layout.h's data types. Written in store.c (volume, lock,
- * check), store_begin.c, store_place.c, store_commit.c (one publication), store_known.c (what is on
- * the volume already), store_marker.c (the JSON), store_gc.c, store_remove.c.
+ * Row 2; calls json, sys, verify; peer: layout.h's data types and checks of names. Written in
+ * store.c (volume, lock, check), store_begin.c, store_place.c, store_commit.c (one publication),
+ * store_known.c (what is on the volume already), store_marker.c (the JSON), store_layers.c (what
+ * layers became), store_gc.c, store_remove.c.
  *
  *   DEST/<files>                                    layout flat
  *   DEST/current -> .fetcher/versions/<name>        layout versions
  *   DEST/.fetcher/ready.json  previous.json  lock  versions/<name>/  meta/<name>.json
  *   DEST/.fetcher/partial/    blobs and journals, <name>.d/ (a version being filled),
- *                             <name>.placed (ledger: what was placed, for the next try)
+ *                             <name>.placed (ledger: what was placed, for the next try),
+ *                             <tree>.tree/ and <tree>.tree-journal (a layer being unpacked)
+ *   DEST/.fetcher/layers/     <tree>.json: what came out of a layer
  *
  * <name> is "sha256-<hex>" of the document the reference names; a selection (globs, platform)
  * other than the default adds "-<8 hex>" of the selection's hash, so that a version directory
@@ -18,9 +21,12 @@
  * A name becomes visible only after its bytes were verified; the marker is renamed into place
  * last, and it goes first when the files it names are about to change. A file counts as untouched
  * while inode, size and mtime are what they were when it was verified; where they are not, or
- * where a restart of the machine came between writing and fsync, it is hashed again.
+ * where a restart of the machine came between writing and fsync, it is hashed again. A symbolic
+ * link counts as untouched while inode, mtime and text are the same; a directory is a directory.
+ * No link is ever followed below DEST. A path may be any bytes but control characters.
  * Threads: store_place, store_place_bytes and store_find may be called from several threads at
- * once (for different files); everything else by one thread.
+ * once (for different files), store_layer_write and store_layer_read too (for different layers);
+ * everything else by one thread.
  */
 #ifndef FETCHER_STORE_H
 #define FETCHER_STORE_H
@@ -44,7 +50,7 @@ struct store_marker {
 	char *media_type, *artifact_type;
 	char *path;			/* relative to DEST: "." (flat) or "current" */
 	char *version;			/* <name> above: names the meta file */
-	uint64_t files, bytes;		/* of the published version */
+	uint64_t files, bytes;		/* of the published version; links and empty directories count as files */
 	uint64_t downloaded;		/* bytes of blobs that came over the network for it */
 	char published_at[32];
 	uint64_t duration_ms;
@@ -56,9 +62,11 @@ void store_marker_release(struct store_marker *m);
 
 /* One published file as meta records it; stat identity tells later whether somebody touched it. */
 struct store_file {
+	enum layout_kind kind;		/* meta of older versions knows only files */
 	char *path;
-	struct digest digest;
+	struct digest digest;		/* LAYOUT_SYMLINK: of the target's text; LAYOUT_DIR: of no bytes */
 	uint64_t size;
+	char *target;			/* LAYOUT_SYMLINK: `size` bytes, in meta with a NUL behind; else NULL */
 	uint64_t ino;
 	int64_t mtime_sec;
 	uint32_t mtime_nsec;
@@ -100,8 +108,9 @@ int store_read_meta(struct store *s, const char *version, struct store_meta *ret
 /* <name> for a digest and a canonical selection text ("" = default). Caller frees. */
 char *store_version_name(const struct digest *d, const char *selection);
 /*
- * Marker, meta and the files agree: every file of meta exists below the published path as a
- * regular file with its size and stat identity. 1 yes, 0 no (reason in e->msg), -1 error.
+ * Marker, meta and the files agree: every file of meta exists below the published path as what it
+ * was (regular file, link, directory) with its size and stat identity, a link with its text.
+ * 1 yes, 0 no (reason in e->msg), -1 error.
  * `quick` looks at marker, link and directory only and needs no meta (for probe, < 5 ms).
  */
 int store_check(struct store *s, const struct store_marker *m, const struct store_meta *meta,
@@ -125,22 +134,26 @@ struct store_publish {
 };
 /*
  * Starts filling. p and what it points to are borrowed until commit, the next begin, or close.
- * flat: CODE_UNSAFE when something other than a regular file, or a link on the way, occupies a path
- * of the plan (nothing was touched then); else the marker goes.
+ * flat: CODE_UNSAFE when something occupies a path of the plan that must not give way (nothing was
+ * touched then); else the marker goes. Way give: regular files, whoever's (to files and links);
+ * symbolic links that an earlier version placed, or that say what the plan says; what an earlier
+ * version placed and nobody changed where a directory comes, and the other way round. A link on
+ * the way to a path never does, unless it is such a one.
  * versions: CODE_UNSAFE when DEST/current is not a link of ours; makes the staging directory (kept
  * from an earlier try); a version directory that was damaged becomes staging again, and only
  * then the marker goes.
- * Sweeps stale temporary names.
+ * Sweeps stale temporary names. Trees of layers in the partial directory stay.
  */
 int store_begin(struct store *s, const struct store_publish *p, struct err *e);
 /*
  * For each file of the plan: 1 when it already stands where it belongs with the right content, so
  * nothing is to do (placed by an earlier try, published and untouched, or, when nothing is known of
- * it, hashed here and found right). 0 = needed.
+ * it, hashed here and found right; a link with the right text; any directory for a LAYOUT_DIR).
+ * 0 = needed.
  */
 int store_has(struct store *s, size_t file, struct err *e);
 /*
- * A path (relative to store_dirfd) of a file on the volume that has this digest and is untouched
+ * A path (relative to store_dirfd) of a regular file on the volume that has this digest and is untouched
  * (another version, an interrupted try, or a file already placed in this publication), or 0.
  * 1 = found, caller frees *ret_path. In layout flat, place what was found before anything is
  * fetched: a later store_place may replace the very file.
@@ -148,15 +161,21 @@ int store_has(struct store *s, size_t file, struct err *e);
 int store_find(struct store *s, const struct digest *d, uint64_t size, char **ret_path,
 	       struct err *e);
 /*
- * Puts verified content at the file's place, exactly one of:
- *   partial_name	in the partial directory: renamed to the place (size checked, mode and mtime set)
+ * Puts verified content at the place of a LAYOUT_FILE, exactly one of:
+ *   partial_name	below the partial directory, e.g. "<tree>.tree/a/b": renamed to the place (size
+ *			checked, mode and mtime set). No component may be a link. Where it is a second
+ *			name of what was placed already, and must get another mode or time (or is small
+ *			and the layout flat, as with from_path), it is copied and goes.
  *   from_path		relative to DEST, from store_find: hard-linked, else reflinked or copied
  * Parents are made; confined to DEST; fsync as the mode says. The descriptor of the partial file
  * may stay open. On failure the partial file is still there.
  */
 int store_place(struct store *s, size_t file, const char *partial_name, const char *from_path,
 		struct err *e);
-/* Creates an empty or inline file at its place (content already verified). */
+/*
+ * Creates at its place, all at once: an empty or inline file (content already verified), a
+ * LAYOUT_SYMLINK (p, n: its text, which must be the plan's), a LAYOUT_DIR (n 0; one that stands there will do).
+ */
 int store_place_bytes(struct store *s, size_t file, const void *p, size_t n, struct err *e);
 /*
  * Every file was placed or had: fsync as the mode says (data, directories), meta written, staging
@@ -165,7 +184,7 @@ int store_place_bytes(struct store *s, size_t file, const void *p, size_t n, str
  * media_type, artifact_type, downloaded, duration_ms, fetcher; digest, path, version, files, bytes,
  * previous, generation and published_at are filled in by this call. raw, manifest_raw (NULL or
  * empty: none): documents for meta; with raw NULL the meta of a version that stands already stays.
- * Partial blobs and journals of digests that the plan does not have go then.
+ * Partial blobs and journals of digests that the plan does not have go then, trees and their journals all.
  */
 int store_commit(struct store *s, struct store_marker *m, const char *selection,
 		 const struct buf *raw, const struct buf *manifest_raw, struct err *e);
@@ -197,7 +216,8 @@ struct store_gc_result {
  * Leased and spared versions take part in the count of the newest; `next` does not know when a lease ends.
  * Bytes are disk space: for keep_bytes and left_bytes a file that several versions share counts once, and for keep_bytes not at
  * all when a version that stays anyway has it (leased, spared, published). `bytes` is what the removal freed.
- * Also sweeps what killed processes left under temporary names. Needs the lock.
+ * Also sweeps what killed processes left under temporary names, and all but the newest STORE_LAYERS_KEPT records of layers.
+ * Needs the lock.
  */
 int store_gc(struct store *s, const struct store_gc_policy *p, struct store_gc_result *ret,
 	     struct err *e);
@@ -209,6 +229,33 @@ int store_gc(struct store *s, const struct store_gc_policy *p, struct store_gc_r
  * Layout flat: -1 with ENOTSUP.
  */
 int store_lease(struct store *s, const struct store_marker *m, bool keep_on_exec);
+
+/* --- what layers became: .fetcher/layers/<name>.json --- */
+
+#define STORE_LAYERS_KEPT 64
+struct store_layer {
+	struct layout_file *files;	/* path, and data of a LAYOUT_SYMLINK, are owned, as in layout.h */
+	size_t n_files;
+	char **whiteouts;
+	size_t n_whiteouts;
+	bool saw_subdir;
+	bool same_boot;			/* written since the machine started */
+};
+void store_layer_release(struct store_layer *l);	/* what was moved away is NULL */
+/*
+ * name: layout_tree_name, else CODE_INTERNAL. Nothing is kept of the arrays. Replaces a record that stands. CODE_UNSUPPORTED:
+ * it would be larger than LIMIT_META.
+ */
+int store_layer_write(struct store *s, const char *name, const struct layout_file *files, size_t n_files,
+		      char *const *whiteouts, size_t n_whiteouts, bool saw_subdir, bool sync, struct err *e);
+/*
+ * 1 = *ret is filled and the record counts as used just now, 0 = there is none that can be used, -1. Somebody else may have written it,
+ * so all of it was checked: paths and whiteouts by layout_check_path (a whiteout may end in "/" or be "/"), texts of links (no
+ * way out of DEST), sizes, modes. What collides, and what is below a link, is for layout_merge to find.
+ */
+int store_layer_read(struct store *s, const char *name, struct store_layer *ret, struct err *e);
+/* Drops all but the `keep` records used last. Needs the lock. Returns the disk space that it freed; failures are passed over. */
+uint64_t store_layers_trim(struct store *s, size_t keep);
 
 /* In .fetcher; its mtime is when pull --list last named this DEST (list.h). */
 #define STORE_LISTED "listed"

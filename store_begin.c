@@ -34,20 +34,23 @@ void publication_release(struct store *s)
 
 /* --- begin: what is in the way --- */
 
-/* A regular file that some flat version of ours placed and nobody changed since? */
-static bool is_ours(struct store *s, const char *path, const struct stat *st)
+/* A file or link that some flat version of ours placed at path and nobody changed since? */
+static bool is_ours(struct store *s, const char *path, const struct dirs_ref *dir)
 {
+	struct stat st;
+
 	for (size_t i = 0; i < s->n_known; i++) {
 		const struct known *k = &s->known[i];
 		const struct store_file *f = k->layout == STORE_FLAT ? known_file(k, path) : NULL;
 
-		if (f && store_same(s, f, st))
+		if (f && f->kind != LAYOUT_DIR && store_same_at(s, f, dir->fd, dir->leaf, &st) == 1)
 			return true;
 	}
 	return false;
 }
 
-static bool ours_below(struct store *s, const char *dir)
+/* A directory that some flat version of ours made, or filled? */
+static bool dir_is_ours(struct store *s, const char *dir)
 {
 	size_t n = strlen(dir);
 
@@ -55,13 +58,15 @@ static bool ours_below(struct store *s, const char *dir)
 		const struct known *k = &s->known[i];
 
 		for (size_t j = 0; k->layout == STORE_FLAT && j < k->n_files; j++)
-			if (strncmp(k->files[j].path, dir, n) == 0 && k->files[j].path[n] == '/')
+			if (strncmp(k->files[j].path, dir, n) == 0 &&
+			    (k->files[j].path[n] == '/' ||
+			     (!k->files[j].path[n] && k->files[j].kind == LAYOUT_DIR)))
 				return true;
 	}
 	return false;
 }
 
-/* The part of path that is a file where a directory should be: ours? (errno stays) */
+/* The part of path that is a file or link where a directory should be: ours? (errno stays) */
 static bool prefix_is_ours(struct store *s, const char *path)
 {
 	_cleanup_free_ char *part = strdup(path);
@@ -77,7 +82,7 @@ static bool prefix_is_ours(struct store *s, const char *path)
 		    fstatat(dir.fd, dir.leaf, &st, AT_SYMLINK_NOFOLLOW) < 0)
 			break;
 		if (!S_ISDIR(st.st_mode)) {
-			ours = is_ours(s, part, &st);
+			ours = is_ours(s, part, &dir);
 			break;
 		}
 		*p = '/';
@@ -86,18 +91,38 @@ static bool prefix_is_ours(struct store *s, const char *path)
 	return ours;
 }
 
-static int in_the_way(const struct store *s, const char *path, const struct stat *st,
+static int in_the_way(const struct store *s, const struct layout_file *f, const struct stat *st,
 		      struct err *e)
 {
 	const char *what = S_ISDIR(st->st_mode) ? "a directory"
-			 : S_ISLNK(st->st_mode) ? "a symbolic link" : "a special file";
+			 : S_ISLNK(st->st_mode) ? "a symbolic link"
+			 : S_ISREG(st->st_mode) ? "a file" : "a special file";
+	const char *want = f->kind == LAYOUT_DIR ? "a directory"
+			 : f->kind == LAYOUT_SYMLINK ? "another link" : "a file";
 
-	return err_set(e, CODE_UNSAFE, "%s/%s is in the way: it is %s where a file belongs; move it "
-		       "away", s->dest, path, what);
+	return err_set(e, CODE_UNSAFE, "%s/%s is in the way: it is %s where %s belongs; move it "
+		       "away", s->dest, f->path, what, want);
+}
+
+/* A link that a rename may replace: ours (in the staging directory all are), or one that says what the plan says. */
+static bool link_may_go(struct store *s, size_t i, const struct dirs_ref *dir)
+{
+	const struct layout_file *f = plan_file(s, i);
+
+	return s->pub.p->layout == STORE_VERSIONS || is_ours(s, f->path, dir) ||
+	       (f->kind == LAYOUT_SYMLINK && store_link_is(dir->fd, dir->leaf, &s->pub.placed[i]));
+}
+
+/* Can what stands at the place of file i stay there until the rename (or for good, as a directory)? */
+static bool may_stand(struct store *s, size_t i, const struct dirs_ref *dir, const struct stat *st)
+{
+	if (plan_file(s, i)->kind == LAYOUT_DIR || S_ISDIR(st->st_mode))
+		return plan_file(s, i)->kind == LAYOUT_DIR && S_ISDIR(st->st_mode);
+	return S_ISREG(st->st_mode) || (S_ISLNK(st->st_mode) && link_may_go(s, i, dir));
 }
 
 /*
- * One path of the plan: notes whether a file stands there. 1 = it has not even a directory.
+ * One path of the plan: notes whether something stands there. 1 = it has not even a directory.
  * clear: set when things of ours are in the way; NULL = those are an error too.
  */
 static int survey_file(struct store *s, size_t i, bool *clear, struct err *e)
@@ -109,7 +134,7 @@ static int survey_file(struct store *s, size_t i, bool *clear, struct err *e)
 	if (dirs_get(&s->pub.dirs, path, 0, &dir) < 0) {
 		if (errno == ENOENT)
 			return 1;
-		if (errno == ENOTDIR && clear && prefix_is_ours(s, path)) {
+		if ((errno == ENOTDIR || errno == ELOOP) && clear && prefix_is_ours(s, path)) {
 			*clear = true;
 			return 0;
 		}
@@ -117,15 +142,15 @@ static int survey_file(struct store *s, size_t i, bool *clear, struct err *e)
 	}
 	if (fstatat(dir.fd, dir.leaf, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return errno == ENOENT ? 0 : store_fail(s, e, "look at", path);
-	if (S_ISREG(st.st_mode)) {
+	if (may_stand(s, i, &dir, &st)) {
 		s->pub.exists[i] = true;
 		return 0;
 	}
-	if (S_ISDIR(st.st_mode) && clear && ours_below(s, path)) {
+	if (clear && (S_ISDIR(st.st_mode) ? dir_is_ours(s, path) : is_ours(s, path, &dir))) {
 		*clear = true;
 		return 0;
 	}
-	return in_the_way(s, path, &st, e);
+	return in_the_way(s, plan_file(s, i), &st, e);
 }
 
 static size_t parent_len(const char *path)
@@ -199,9 +224,11 @@ static int sweep_name(void *arg, int dirfd, const char *name)
 int store_sweep(struct store *s, struct err *e)
 {
 	_cleanup_close_ int meta_fd = store_subdir(s, META_DIR, 0);
+	_cleanup_close_ int layers_fd = store_subdir(s, LAYERS_DIR, 0);
 
 	if (store_each_name(s->top_fd, sweep_name, NULL) < 0 ||
 	    store_each_name(s->partial_fd, sweep_name, NULL) < 0 ||
+	    (layers_fd >= 0 && store_each_name(layers_fd, sweep_name, NULL) < 0) ||
 	    (meta_fd >= 0 && store_each_name(meta_fd, sweep_name, NULL) < 0))
 		return store_fail(s, e, "clean", TOP_DIR);
 	return 0;
@@ -240,19 +267,19 @@ static bool version_complete(struct store *s, int fd)
 	ok = k && k->n_files == plan_size(s);
 	dirs_init(&dirs, fd);
 	for (size_t i = 0; ok && i < k->n_files; i++) {
+		struct store_file *f = &s->pub.placed[i];
 		struct dirs_ref dir;
 		struct stat st;
 
-		ok = strcmp(k->files[i].path, plan_file(s, i)->path) == 0 &&
-		     digest_equal(&plan_file(s, i)->digest, &k->files[i].digest) &&
-		     dirs_get(&dirs, k->files[i].path, 0, &dir) == 0;
+		ok = strcmp(k->files[i].path, f->path) == 0 && f->kind == k->files[i].kind &&
+		     digest_equal(&f->digest, &k->files[i].digest) &&
+		     dirs_get(&dirs, f->path, 0, &dir) == 0;
 		if (!ok)
 			break;
-		ok = fstatat(dir.fd, dir.leaf, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-		     store_same(s, &k->files[i], &st);
+		ok = store_same_at(s, &k->files[i], dir.fd, dir.leaf, &st) == 1;
 		dirs_put(&dir);
-		s->pub.placed[i] = k->files[i];
-		s->pub.placed[i].path = plan_file(s, i)->path;
+		if (ok)
+			store_file_set(f, &st);
 		s->pub.state[i] = FILE_HAD;
 	}
 	dirs_release(&dirs);
@@ -334,8 +361,15 @@ static int begin_alloc(struct store *s, struct err *e)
 	if (!pub->placed || !pub->state || !pub->exists)
 		return err_oom(e);
 	for (size_t i = 0; i < n; i++) {
-		pub->placed[i].path = plan_file(s, i)->path;
-		pub->placed[i].digest = plan_file(s, i)->digest;
+		const struct layout_file *f = plan_file(s, i);
+
+		pub->placed[i] = (struct store_file){ .kind = f->kind, .path = f->path, .digest = f->digest };
+		if (f->kind == LAYOUT_DIR)
+			digest_of(DIGEST_SHA256, "", 0, &pub->placed[i].digest);
+		if (f->kind == LAYOUT_SYMLINK) {
+			pub->placed[i].target = (char *)(uintptr_t)f->data;
+			pub->placed[i].size = f->size;
+		}
 	}
 	return 0;
 }

@@ -8,7 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
-static bool in_plan(const struct store *s, const char *path)
+/* What the plan has at path, or NULL. */
+static const struct layout_file *in_plan(const struct store *s, const char *path)
 {
 	size_t lo = 0, hi = plan_size(s);
 
@@ -17,35 +18,45 @@ static bool in_plan(const struct store *s, const char *path)
 		int c = strcmp(plan_file(s, mid)->path, path);
 
 		if (c == 0)
-			return true;
+			return plan_file(s, mid);
 		if (c < 0)
 			lo = mid + 1;
 		else
 			hi = mid;
 	}
-	return false;
+	return NULL;
 }
 
-/* Removes directories that became empty, from path's parent up. */
-static void remove_empty_parents(struct dirs *dirs, const char *path, bool sync)
+/* Removes directories that became empty, from path's parent up, unless the plan has them. */
+static void remove_empty_parents(struct store *s, struct dirs *dirs, const char *path)
 {
 	_cleanup_free_ char *dir = strdup(path);
 	char *slash;
 
 	while (dir && (slash = strrchr(dir, '/'))) {
+		const struct layout_file *f;
 		struct dirs_ref ref;
 		int rc;
 
 		*slash = 0;
-		if (dirs_get(dirs, dir, 0, &ref) < 0)
+		f = in_plan(s, dir);
+		if ((f && f->kind == LAYOUT_DIR) || dirs_get(dirs, dir, 0, &ref) < 0)
 			return;
 		rc = unlinkat(ref.fd, ref.leaf, AT_REMOVEDIR);
-		if (rc == 0 && sync)
+		if (rc == 0 && want_sync(s))
 			sys_sync_dir(ref.fd);
 		dirs_put(&ref);
 		if (rc < 0)
 			return;
 	}
+}
+
+/* Not in the plan, or not as what a rename could replace. */
+static bool is_stale(const struct store *s, const struct store_file *f)
+{
+	const struct layout_file *now = in_plan(s, f->path);
+
+	return !now || (now->kind == LAYOUT_DIR) != (f->kind == LAYOUT_DIR);
 }
 
 static int remove_stale_file(struct store *s, struct dirs *dirs, const struct store_file *f,
@@ -57,9 +68,10 @@ static int remove_stale_file(struct store *s, struct dirs *dirs, const struct st
 
 	if (dirs_get(dirs, f->path, 0, &dir) < 0)
 		return 0;
-	if (fstatat(dir.fd, dir.leaf, &st, AT_SYMLINK_NOFOLLOW) == 0 && store_same(s, f, &st)) {
-		rc = unlinkat(dir.fd, dir.leaf, 0);
-		if (rc < 0 && errno == ENOENT)
+	if (store_same_at(s, f, dir.fd, dir.leaf, &st) == 1) {
+		rc = unlinkat(dir.fd, dir.leaf, f->kind == LAYOUT_DIR ? AT_REMOVEDIR : 0);
+		/* A directory that holds something is somebody else's too. */
+		if (rc < 0 && (errno == ENOENT || f->kind == LAYOUT_DIR))
 			rc = 0;
 		if (rc < 0)
 			store_fail(s, e, "remove", f->path);
@@ -68,7 +80,7 @@ static int remove_stale_file(struct store *s, struct dirs *dirs, const struct st
 	}
 	dirs_put(&dir);
 	if (rc == 0)
-		remove_empty_parents(dirs, f->path, want_sync(s));
+		remove_empty_parents(s, dirs, f->path);
 	return rc;
 }
 
@@ -84,7 +96,7 @@ int publication_remove_stale(struct store *s, struct err *e)
 		if (k->layout != STORE_FLAT)
 			continue;
 		for (size_t j = 0; j < k->n_files && rc == 0; j++)
-			if (!in_plan(s, k->files[j].path))
+			if (is_stale(s, &k->files[j]))
 				rc = remove_stale_file(s, &dirs, &k->files[j], e);
 	}
 	dirs_release(&dirs);
@@ -114,14 +126,27 @@ static void remove_placed(struct store *s, size_t i)
 		(void)unlinkat(dir.fd, dir.leaf, 0);
 }
 
+/* Network file systems settle mtime at the flush: takes it over from st. */
+static void settle(struct store *s, size_t i, const struct stat *st)
+{
+	struct store_file *f = &s->pub.placed[i];
+
+	if (!s->late_mtime || (f->mtime_sec == (int64_t)st->st_mtim.tv_sec &&
+			       f->mtime_nsec == (uint32_t)st->st_mtim.tv_nsec))
+		return;
+	store_mtime_set(f, st);
+	/* If this try is vetoed the next one must know the file again. */
+	ledger_add(s, i);
+}
+
 /*
- * fsync of one file, and its identity as it is from now on: network file systems settle mtime at
- * the flush. Elsewhere a change means that somebody wrote into it after it was verified.
+ * fsync of one file, and its identity as it is from now on. But for what settles, a change means
+ * that somebody wrote into it after it was verified.
  */
 static int sync_file(struct store *s, size_t i, struct err *e)
 {
 	_cleanup_close_ int fd = open_placed(s, i);
-	struct store_file *f = &s->pub.placed[i];
+	const struct store_file *f = &s->pub.placed[i];
 	struct stat st;
 
 	if (fd < 0)
@@ -135,13 +160,29 @@ static int sync_file(struct store *s, size_t i, struct err *e)
 	}
 	if (fstat(fd, &st) < 0)
 		return store_fail(s, e, "look at", f->path);
-	if (s->late_mtime && (f->mtime_sec != (int64_t)st.st_mtim.tv_sec ||
-			      f->mtime_nsec != (uint32_t)st.st_mtim.tv_nsec)) {
-		store_mtime_set(f, &st);
-		/* If this try is vetoed the next one must know the file again. */
-		ledger_add(s, i);
-	}
+	settle(s, i, &st);
 	return store_same(s, f, &st) ? 0 : fail_changed(f, e);
+}
+
+/* Nothing flushes a link; it is on the disk with its directory. */
+static int sync_node(struct store *s, size_t i, struct err *e)
+{
+	_cleanup_dirs_ref_ struct dirs_ref dir = { .slot = DIRS_OWN, .fd = -1 };
+	const struct store_file *f = &s->pub.placed[i];
+	_cleanup_close_ int fd = -1;
+	struct stat st;
+
+	if (f->kind == LAYOUT_DIR) {
+		fd = open_placed(s, i);
+		if (fd < 0 || fstat(fd, &st) < 0 || (S_ISDIR(st.st_mode) && sys_sync_dir(fd) < 0))
+			return store_fail(s, e, "sync", f->path);
+		return store_same(s, f, &st) ? 0 : fail_changed(f, e);
+	}
+	if (dirs_get(&s->pub.dirs, f->path, 0, &dir) < 0 ||
+	    fstatat(dir.fd, dir.leaf, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return store_fail(s, e, "look at", f->path);
+	settle(s, i, &st);
+	return store_same_at(s, f, dir.fd, dir.leaf, &st) == 1 ? 0 : fail_changed(f, e);
 }
 
 static bool needs_sync(const struct store *s, size_t i)
@@ -153,16 +194,21 @@ static int sync_data(struct store *s, struct err *e)
 {
 	/* First start the write-back of all, then wait for each: the disk sees one long queue. */
 	for (size_t i = 0; i < plan_size(s); i++) {
-		if (needs_sync(s, i) && s->pub.placed[i].size < WRITEBACK_MIN) {
+		if (needs_sync(s, i) && s->pub.placed[i].kind == LAYOUT_FILE &&
+		    s->pub.placed[i].size < WRITEBACK_MIN) {
 			_cleanup_close_ int fd = open_placed(s, i);
 
 			if (fd >= 0)
 				sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
 		}
 	}
-	for (size_t i = 0; i < plan_size(s); i++)
-		if (needs_sync(s, i) && sync_file(s, i, e) < 0)
+	for (size_t i = 0; i < plan_size(s); i++) {
+		int rc = !needs_sync(s, i) ? 0
+			 : s->pub.placed[i].kind == LAYOUT_FILE ? sync_file(s, i, e) : sync_node(s, i, e);
+
+		if (rc < 0)
 			return -1;
+	}
 	return 0;
 }
 
@@ -213,12 +259,12 @@ static int check_placed(struct store *s, struct err *e)
 		const struct store_file *f = &s->pub.placed[i];
 		struct dirs_ref dir;
 		struct stat st;
+		int same = dirs_get(&dirs, f->path, 0, &dir) < 0 ? -1
+			   : store_same_at(s, f, dir.fd, dir.leaf, &st);
 
-		if (dirs_get(&dirs, f->path, 0, &dir) < 0 ||
-		    fstatat(dir.fd, dir.leaf, &st, AT_SYMLINK_NOFOLLOW) < 0)
-			rc = errno == ENOENT || errno == ENOTDIR || errno == ELOOP
-			     ? fail_changed(f, e) : store_fail(s, e, "look at", f->path);
-		else if (!store_same(s, f, &st))
+		if (same < 0 && errno != ENOENT && errno != ENOTDIR && errno != ELOOP)
+			rc = store_fail(s, e, "look at", f->path);
+		else if (same != 1)
 			rc = fail_changed(f, e);
 		dirs_put(&dir);
 	}
@@ -292,10 +338,51 @@ static int write_meta(struct store *s, const struct store_marker *m, const char 
 	if (fd < 0)
 		return store_fail(s, e, "open", TOP_DIR "/" META_DIR);
 	if (meta_format(&meta, s->pub.p->fsync != STORE_FSYNC_NEVER, &text) < 0)
-		return err_oom(e);
+		return meta_fail(&text, "the version's file in " TOP_DIR "/" META_DIR, e);
 	snprintf(name, sizeof(name), "%s" META_SUFFIX, s->pub.p->version);
 	if (sys_replace_file(fd, name, text.data, text.len, 0644, want_sync(s)) < 0)
 		return store_fail(s, e, "write the version's file in", TOP_DIR "/" META_DIR);
+	return 0;
+}
+
+/* --- what does not belong into a version --- */
+
+struct sweep {
+	struct store *s;
+	char path[LIMIT_PATH + 1];
+	size_t n;
+};
+
+static int sweep_entry(void *arg, int dirfd, const char *name)
+{
+	struct sweep *w = arg;
+	const size_t before = w->n;
+	struct stat st;
+	int rc = 0;
+
+	if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return errno == ENOENT ? 0 : -1;
+	size_t n = (size_t)snprintf(w->path + before, sizeof(w->path) - before, "%s%s", before ? "/" : "", name);
+	bool fits = n < sizeof(w->path) - before;
+	if (fits && S_ISDIR(st.st_mode)) {
+		_cleanup_close_ int fd = sys_open_beneath(dirfd, name, O_RDONLY | O_DIRECTORY, 0);
+		w->n = before + n;
+		rc = fd < 0 ? -1 : store_each_name(fd, sweep_entry, w);
+		w->n = before;
+	} else if (!fits || !in_plan(w->s, w->path)) {
+		rc = sys_remove_tree(dirfd, name);
+	}
+	w->path[before] = '\0';
+	return rc;
+}
+
+/* A hook, or a neighbour, may have left files among the verified ones: they are not part of the version. */
+static int sweep_staging(struct store *s, struct err *e)
+{
+	struct sweep w = { .s = s };
+
+	if (store_each_name(s->pub.tree_fd, sweep_entry, &w) < 0)
+		return store_fail(s, e, "clean", TOP_DIR "/" PARTIAL_DIR);
 	return 0;
 }
 
@@ -440,15 +527,19 @@ static bool partial_digest(const char *name, struct digest *ret)
 static int sweep_partial(void *arg, int dirfd, const char *name)
 {
 	const struct wanted *w = arg;
+	char tree[VERSION_MAX];
 	struct digest d;
 
+	/* What the plan needed of them was placed. */
+	if (name_stem(name, TREE_SUFFIX, tree) || name_stem(name, TREE_JOURNAL_SUFFIX, tree))
+		sys_remove_tree(dirfd, name);
 	if (partial_digest(name, &d) && !bsearch(&d, w->v, w->n, sizeof(d), compare_digests))
 		unlinkat(dirfd, name, 0);
 	return 0;
 }
 
 /*
- * Half blobs of artifacts whose pull was given up may be as large as a model. We hold the lock, so nobody is at them; a
+ * Half blobs and trees of artifacts whose pull was given up may be as large as a model. We hold the lock, so nobody is at them; a
  * failure leaves them to the next commit or gc.
  */
 static void sweep_partials(struct store *s)
@@ -508,7 +599,7 @@ int store_commit(struct store *s, struct store_marker *m, const char *selection,
 		return -1;
 	if (flat && publication_remove_stale(s, e) < 0)
 		return -1;
-	if (!flat && !pub->complete && promote_staging(s, e) < 0)
+	if (!flat && !pub->complete && (sweep_staging(s, e) < 0 || promote_staging(s, e) < 0))
 		return -1;
 	if (!flat && swap_current(s, e) < 0)
 		return -1;

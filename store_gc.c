@@ -343,18 +343,13 @@ static int gc_versions(struct gc *gc, struct err *e)
 
 static int gc_meta_file(void *arg, int dirfd, const char *name)
 {
-	const size_t suffix = strlen(META_SUFFIX), n = strlen(name);
 	struct gc *gc = arg;
 	char version[VERSION_MAX];
 	struct store_meta m;
 	struct stat st;
 	bool flat;
 
-	if (n <= suffix || n - suffix >= VERSION_MAX || strcmp(name + n - suffix, META_SUFFIX))
-		return 0;
-	memcpy(version, name, n - suffix);
-	version[n - suffix] = 0;
-	if (!store_version_ok(version) || (gc->published && !strcmp(version, gc->published)) ||
+	if (!name_stem(name, META_SUFFIX, version) || (gc->published && !strcmp(version, gc->published)) ||
 	    meta_read(dirfd, version, false, &m, NULL) != 1)
 		return 0;
 	flat = m.layout == STORE_FLAT;
@@ -390,6 +385,7 @@ static int gc_run(struct gc *gc, struct err *e)
 		return store_fail(s, e, "clean", TOP_DIR "/" PARTIAL_DIR);
 	if (gc->oom)
 		return err_oom(e);
+	gc->result->bytes += store_layers_trim(s, STORE_LAYERS_KEPT);
 	return store_sweep(s, e);
 }
 

@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <stdio.h>
 
+#include "json.h"
 #include "store.h"
 
 #define TOP_DIR ".fetcher"
@@ -18,12 +19,15 @@
 #define PARTIAL_DIR "partial"
 #define VERSIONS_DIR "versions"
 #define META_DIR "meta"
+#define LAYERS_DIR "layers"
 #define CURRENT_LINK "current"
 #define CURRENT_PREFIX TOP_DIR "/" VERSIONS_DIR "/"
 #define STAGING_SUFFIX ".d"
 #define LEDGER_SUFFIX ".placed"
 #define JOURNAL_SUFFIX ".journal"	/* behind the name of a partial blob (blob.h) */
-#define META_SUFFIX ".json"
+#define META_SUFFIX ".json"		/* of records of layers too */
+#define TREE_SUFFIX ".tree"		/* a layer being unpacked */
+#define TREE_JOURNAL_SUFFIX ".tree-journal"
 
 /* "sha512-" + 128 hex + "-" + 8 hex + NUL, and room for a suffix. */
 #define VERSION_MAX 160
@@ -81,7 +85,7 @@ struct publication {
 	int tree_fd;			/* root of the tree being filled (own descriptor) */
 	struct dirs dirs;		/* below tree_fd */
 	bool complete;			/* versions: the directory stands already */
-	struct store_file *placed;	/* per file of the plan; path borrowed from the plan */
+	struct store_file *placed;	/* per file of the plan; path and target borrowed from the plan */
 	uint8_t *state;			/* enum file_state */
 	bool *exists;			/* something stood there when the publication began */
 	int ledger_fd;
@@ -110,13 +114,20 @@ struct store {
 	uint32_t *slots;	/* open addressing, 1 + position in entries; 0 = free */
 	size_t n_slots;		/* power of two */
 
+	pthread_mutex_t twins;	/* placing files that have several names; before lock */
 	struct publication pub;
 };
 
 /* --- store.c --- */
 /* By errno: CODE_UNSAFE for what is in the way, CODE_LOCAL with the owner of the directory. */
 int store_fail(const struct store *s, struct err *e, const char *verb, const char *path);
+/* As far as stat tells; the text of a link is for store_same_at. */
 bool store_same(const struct store *s, const struct store_file *f, const struct stat *st);
+/* Does dirfd/leaf stand there untouched? 1; 0 = it is another (*ret says what), -1 errno = none that can be seen. */
+int store_same_at(const struct store *s, const struct store_file *f, int dirfd, const char *leaf,
+		  struct stat *ret);
+/* Is dirfd/leaf a link with this text? */
+bool store_link_is(int dirfd, const char *leaf, const struct store_file *f);
 void store_file_set(struct store_file *f, const struct stat *st);
 void store_mtime_set(struct store_file *f, const struct stat *st);
 bool store_version_ok(const char *version);
@@ -141,8 +152,25 @@ int meta_format(const struct store_meta *m, bool durable, struct buf *ret);
 bool meta_path_ok(struct str path);
 int meta_compare_files(const void *a, const void *b);	/* qsort, bsearch: by path */
 bool mtime_parse(struct str s, int64_t *ret_sec, uint32_t *ret_nsec);
+/* 1 = parsed, 0 = there is none or it is no JSON, -1. */
+int meta_read_json(int dirfd, const char *name, uint64_t max, struct buf *b, struct json_doc *ret,
+		   struct err *e);
+/* After adding to b failed: it had reached its cap (CODE_UNSUPPORTED, what is too large), or memory. Returns -1. */
+int meta_fail(const struct buf *b, const char *what, struct err *e);
+/* "symlink"; NULL for files, whose kind is not written. */
+const char *meta_kind_word(enum layout_kind kind);
+/* The key "kind"; absent = a file. */
+bool meta_kind(yyjson_val *obj, enum layout_kind *ret);
+/*
+ * Names on a volume need not be UTF-8, JSON strings must: "KEY":"TEXT", or where that would not
+ * give the same bytes "KEYBase64":"...". Reading: the caller frees (a NUL follows); false = absent, wrong, memory.
+ */
+void meta_add_bytes(struct buf *b, const char *key, const char *p, size_t n);
+bool meta_get_bytes(yyjson_val *obj, const char *key, char **ret, size_t *ret_n);
 
 /* --- store_known.c --- */
+/* What stands before the suffix in name, if it could be a version or a tree; else false. */
+bool name_stem(const char *name, const char *suffix, char ret[static VERSION_MAX]);
 int known_load(struct store *s, struct err *e);	/* once; until known_forget */
 void known_forget(struct store *s);
 const struct store_file *known_file(const struct known *k, const char *path);
@@ -153,6 +181,8 @@ void index_add_self(struct store *s, size_t file);	/* s->lock is held */
 bool index_same_inode(struct store *s, const struct digest *d, const struct stat *st);
 /* Appends to the ledger of the publication; what cannot be written is hashed again next time. */
 int ledger_open(struct store *s);		/* -1 errno */
+/* What is placed is not in the ledger, because that could not be written; s->lock is held. */
+bool ledger_lost(const struct store *s);
 void ledger_add(struct store *s, size_t file);	/* s->lock is held */
 void ledger_flush(struct store *s);		/* s->lock is held, or one thread */
 

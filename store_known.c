@@ -137,12 +137,19 @@ static bool next_field(struct str *line, char sep, struct str *ret)
 	return true;
 }
 
-/* "DIGEST SIZE INO MTIME PATH"; what is torn or odd is skipped. */
+/* "[KIND ]DIGEST SIZE INO MTIME PATH"; what is torn or odd is skipped. */
 static bool ledger_line(struct str line, struct store_file *ret)
 {
 	struct store_file f = { 0 };
-	struct str digest, size, ino, mtime;
+	struct str digest, size, ino, mtime, rest = line;
 
+	for (enum layout_kind k = LAYOUT_SYMLINK; k <= LAYOUT_DIR; k++) {
+		if (next_field(&rest, ' ', &digest) && str_eq(digest, meta_kind_word(k))) {
+			f.kind = k;
+			line = rest;
+		}
+		rest = line;
+	}
 	if (!next_field(&line, ' ', &digest) || !digest_parse(digest, &f.digest) ||
 	    !next_field(&line, ' ', &size) || !str_u64(size, &f.size) ||
 	    !next_field(&line, ' ', &ino) || !str_u64(ino, &f.ino) ||
@@ -285,18 +292,24 @@ void ledger_flush(struct store *s)
 	pub->ledger_bytes = 0;
 }
 
+bool ledger_lost(const struct store *s)
+{
+	return s->pub.ledger_fd < 0 || s->pub.ledger.failed;
+}
+
 void ledger_add(struct store *s, size_t file)
 {
 	struct publication *pub = &s->pub;
 	const struct store_file *f = &pub->placed[file], *was = NULL;
+	const char *kind = meta_kind_word(f->kind);
 	char digest[DIGEST_STR_MAX];
 
 	if (pub->ledger_known != INDEX_SELF)
 		was = known_file(&s->known[pub->ledger_known], f->path);
-	if (was && was->size == f->size && was->ino == f->ino &&
+	if (was && was->kind == f->kind && was->size == f->size && was->ino == f->ino &&
 	    was->mtime_sec == f->mtime_sec && was->mtime_nsec == f->mtime_nsec)
 		return;
-	buf_addf(&pub->ledger, "%s %llu %llu %lld.%09u %s\n",
+	buf_addf(&pub->ledger, "%s%s%s %llu %llu %lld.%09u %s\n", kind ? kind : "", kind ? " " : "",
 		 digest_format(&f->digest, ':', digest), (unsigned long long)f->size,
 		 (unsigned long long)f->ino, (long long)f->mtime_sec, f->mtime_nsec, f->path);
 	pub->ledger_bytes += MIN(f->size, (uint64_t)LEDGER_BYTES) + LEDGER_BYTES / LEDGER_LINES;
@@ -310,8 +323,10 @@ void ledger_add(struct store *s, size_t file)
 static void known_release(struct known *k)
 {
 	free(k->version);
-	for (size_t i = 0; i < k->n_files; i++)
+	for (size_t i = 0; i < k->n_files; i++) {
 		free(k->files[i].path);
+		free(k->files[i].target);
+	}
 	free(k->files);
 	*k = (struct known){ 0 };
 }
@@ -342,8 +357,7 @@ static int known_push(struct store *s, struct known *k)
 	return 0;
 }
 
-/* The version in NAME.SUFFIX, or false. */
-static bool version_of(const char *name, const char *suffix, char ret[static VERSION_MAX])
+bool name_stem(const char *name, const char *suffix, char ret[static VERSION_MAX])
 {
 	size_t n = strlen(name), k = strlen(suffix);
 
@@ -362,7 +376,7 @@ static int load_meta(void *arg, int dirfd, const char *name)
 	char version[VERSION_MAX];
 	int rc;
 
-	if (s->n_known >= KNOWN_MAX || !version_of(name, META_SUFFIX, version) ||
+	if (s->n_known >= KNOWN_MAX || !name_stem(name, META_SUFFIX, version) ||
 	    meta_read(dirfd, version, false, &m, NULL) != 1)
 		return 0;
 	k = (struct known){ .version = strdup(version), .layout = m.layout, .trusted = m.trusted,
@@ -382,7 +396,7 @@ static int load_ledger(void *arg, int dirfd, const char *name)
 	char version[VERSION_MAX];
 	int rc;
 
-	if (s->n_known >= KNOWN_MAX || !version_of(name, LEDGER_SUFFIX, version))
+	if (s->n_known >= KNOWN_MAX || !name_stem(name, LEDGER_SUFFIX, version))
 		return 0;
 	rc = ledger_read(dirfd, name, &k);
 	if (rc > 0) {
@@ -447,7 +461,8 @@ static void index_add(struct store *s, uint32_t known, uint32_t file)
 	struct index_entry en = { known, file };
 	size_t at;
 
-	if (s->n_entries >= s->cap_entries)
+	/* Links and directories are nobody's content. */
+	if (s->n_entries >= s->cap_entries || entry_file(s, &en)->kind != LAYOUT_FILE)
 		return;
 	at = digest_slot(s, &entry_file(s, &en)->digest);
 	while (s->slots[at])

@@ -7,8 +7,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "json.h"
-
 #define SCHEMA 1
 
 void store_marker_release(struct store_marker *m)
@@ -29,8 +27,10 @@ void store_meta_release(struct store_meta *m)
 	free(m->selection);
 	buf_release(&m->raw);
 	buf_release(&m->manifest_raw);
-	for (size_t i = 0; i < m->n_files; i++)
+	for (size_t i = 0; i < m->n_files; i++) {
 		free(m->files[i].path);
+		free(m->files[i].target);
+	}
 	free(m->files);
 	*m = (struct store_meta){ 0 };
 }
@@ -56,9 +56,8 @@ static bool get_schema(yyjson_val *obj)
 	return json_u64(obj, "schema", &schema) == 1 && schema == SCHEMA;
 }
 
-/* 1 = parsed, 0 = there is none or it is no JSON, -1. */
-static int read_json(int dirfd, const char *name, uint64_t max, struct buf *b,
-		     struct json_doc *ret, struct err *e)
+int meta_read_json(int dirfd, const char *name, uint64_t max, struct buf *b, struct json_doc *ret,
+		   struct err *e)
 {
 	b->max = max;
 	if (sys_read_file(dirfd, name, b) < 0) {
@@ -103,7 +102,7 @@ int marker_read(int top_fd, const char *name, struct store_marker *ret, struct e
 	_cleanup_buf_ struct buf b = { 0 };
 	struct store_marker m = { 0 };
 	struct json_doc doc;
-	int rc = read_json(top_fd, name, LIMIT_MARKER, &b, &doc, e);
+	int rc = meta_read_json(top_fd, name, LIMIT_MARKER, &b, &doc, e);
 
 	if (rc <= 0)
 		return rc;
@@ -216,17 +215,30 @@ bool mtime_parse(struct str s, int64_t *ret_sec, uint32_t *ret_nsec)
 	return true;
 }
 
+/* What a link says must be what its digest says. */
+static bool meta_target(yyjson_val *o, struct store_file *f)
+{
+	struct digest d;
+	size_t n;
+
+	if (!meta_get_bytes(o, "target", &f->target, &n) || n != f->size || memchr(f->target, 0, n))
+		return false;
+	digest_of(f->digest.alg, f->target, n, &d);
+	return digest_equal(&d, &f->digest);
+}
+
+/* On failure the caller frees what f got. */
 static bool meta_file(yyjson_val *o, struct store_file *f)
 {
-	struct str path, mtime;
+	struct str mtime;
+	size_t n;
 
-	if (json_str(o, "path", &path) != 1 || !meta_path_ok(path) ||
-	    !get_digest(o, &f->digest) || json_u64(o, "size", &f->size) != 1 ||
-	    json_u64(o, "ino", &f->ino) != 1 || json_str(o, "mtime", &mtime) != 1 ||
-	    !mtime_parse(mtime, &f->mtime_sec, &f->mtime_nsec))
-		return false;
-	f->path = strndup(path.p, path.n);
-	return f->path != NULL;
+	return meta_kind(o, &f->kind) && get_digest(o, &f->digest) &&
+	       json_u64(o, "size", &f->size) == 1 && json_u64(o, "ino", &f->ino) == 1 &&
+	       json_str(o, "mtime", &mtime) == 1 &&
+	       mtime_parse(mtime, &f->mtime_sec, &f->mtime_nsec) &&
+	       meta_get_bytes(o, "path", &f->path, &n) && meta_path_ok((struct str){ f->path, n }) &&
+	       (f->kind != LAYOUT_SYMLINK || meta_target(o, f));
 }
 
 static bool meta_files(yyjson_val *o, struct store_meta *m)
@@ -240,22 +252,21 @@ static bool meta_files(yyjson_val *o, struct store_meta *m)
 	if (!m->files)
 		return false;
 	yyjson_arr_foreach(arr, i, max, v) {
-		if (!meta_file(v, &m->files[m->n_files]))
+		if (!meta_file(v, &m->files[m->n_files++]))
 			return false;
-		m->n_files++;
 	}
 	qsort(m->files, m->n_files, sizeof(*m->files), meta_compare_files);
 	return true;
 }
 
-static bool get_base64(yyjson_val *o, const char *key, struct buf *ret)
+static bool get_base64(yyjson_val *o, const char *key, size_t max, struct buf *ret)
 {
 	_cleanup_free_ uint8_t *bytes = NULL;
 	struct base64_decode_ctx ctx;
 	struct str s = { "", 0 };
 	size_t n;
 
-	*ret = BUF_INIT(LIMIT_MANIFEST);
+	*ret = BUF_INIT(max);
 	if (json_str(o, key, &s) < 0)
 		return false;
 	n = BASE64_DECODE_LENGTH(s.n) + 1;
@@ -288,8 +299,8 @@ static bool meta_fields(yyjson_val *o, bool docs, struct store_meta *m)
 		sys_boot_id(boot);
 		m->trusted = boot[0] && str_eq(was, boot);
 	}
-	if (docs && (!get_base64(o, "document", &m->raw) ||
-		     !get_base64(o, "manifest", &m->manifest_raw)))
+	if (docs && (!get_base64(o, "document", LIMIT_MANIFEST, &m->raw) ||
+		     !get_base64(o, "manifest", LIMIT_MANIFEST, &m->manifest_raw)))
 		return false;
 	return meta_files(o, m);
 }
@@ -304,7 +315,7 @@ int meta_read(int meta_fd, const char *version, bool docs, struct store_meta *re
 
 	if (buf_addf(&name, "%s" META_SUFFIX, version) < 0)
 		return 0;
-	rc = read_json(meta_fd, name.data, LIMIT_META, &b, &doc, e);
+	rc = meta_read_json(meta_fd, name.data, LIMIT_META, &b, &doc, e);
 	if (rc <= 0)
 		return rc;
 	rc = meta_fields(doc.root, docs, &m);
@@ -316,24 +327,114 @@ int meta_read(int meta_fd, const char *version, bool docs, struct store_meta *re
 	return rc;
 }
 
-static void add_base64(struct buf *b, const char *key, const struct buf *doc)
+static void add_base64(struct buf *b, const char *key, const void *p, size_t len)
 {
-	size_t n = BASE64_ENCODE_RAW_LENGTH(doc->len);
+	size_t n = BASE64_ENCODE_RAW_LENGTH(len);
 	_cleanup_free_ char *text = malloc(n + 1);
 
 	if (!text) {
 		b->failed = true;
 		return;
 	}
-	base64_encode_raw(text, doc->len, (const uint8_t *)buf_cstr(doc));
-	buf_addf(b, ",\n\"%s\":\"", key);
+	base64_encode_raw(text, len, p);
+	buf_addf(b, "\"%s\":\"", key);
 	buf_add(b, text, n);
 	buf_addc(b, '"');
 }
 
+static void add_document(struct buf *b, const char *key, const struct buf *doc)
+{
+	buf_adds(b, ",\n");
+	add_base64(b, key, buf_cstr(doc), doc->len);
+}
+
+#define REPLACEMENT "\xef\xbf\xbd"	/* U+FFFD, which the writer of JSON puts for what is no UTF-8 */
+#define KEY_MAX 32
+
+void meta_add_bytes(struct buf *b, const char *key, const char *p, size_t n)
+{
+	size_t start = b->len;
+	char key64[KEY_MAX];
+
+	buf_addf(b, "\"%s\":", key);
+	json_add_string(b, p, n);
+	if (b->failed || !memmem(b->data + start, b->len - start, REPLACEMENT, strlen(REPLACEMENT)))
+		return;
+	b->len = start;
+	b->data[start] = 0;
+	snprintf(key64, sizeof(key64), "%sBase64", key);
+	add_base64(b, key64, p, n);
+}
+
+bool meta_get_bytes(yyjson_val *obj, const char *key, char **ret, size_t *ret_n)
+{
+	_cleanup_buf_ struct buf b = { 0 };
+	char key64[KEY_MAX];
+	struct str s;
+
+	if (json_str(obj, key, &s) == 1) {
+		*ret = strndup(s.p, s.n);
+		*ret_n = s.n;
+		return *ret != NULL;
+	}
+	snprintf(key64, sizeof(key64), "%sBase64", key);
+	if (json_str(obj, key64, &s) != 1 || !get_base64(obj, key64, LIMIT_PATH, &b) || !b.len)
+		return false;
+	*ret_n = b.len;
+	*ret = buf_steal(&b);
+	return *ret != NULL;
+}
+
+const char *meta_kind_word(enum layout_kind kind)
+{
+	return kind == LAYOUT_SYMLINK ? "symlink" : kind == LAYOUT_DIR ? "dir" : NULL;
+}
+
+bool meta_kind(yyjson_val *obj, enum layout_kind *ret)
+{
+	struct str s;
+	int rc = json_str(obj, "kind", &s);
+
+	*ret = LAYOUT_FILE;
+	for (enum layout_kind k = LAYOUT_SYMLINK; rc == 1 && k <= LAYOUT_DIR; k++)
+		if (str_eq(s, meta_kind_word(k)))
+			*ret = k;
+	return rc == 0 || (rc == 1 && *ret != LAYOUT_FILE);
+}
+
+/* The longest single addition, a path with all bytes escaped, is far shorter. */
+#define NEARLY_FULL (64 * KIB)
+
+int meta_fail(const struct buf *b, const char *what, struct err *e)
+{
+	if (b->max - b->len < NEARLY_FULL)
+		return err_set(e, CODE_UNSUPPORTED, "too many files: %s would be larger than %llu bytes", what,
+			       (unsigned long long)b->max);
+	return err_oom(e);
+}
+
+static void add_file(struct buf *b, const struct store_file *f)
+{
+	const char *kind = meta_kind_word(f->kind);
+	char text[DIGEST_STR_MAX];
+
+	buf_addc(b, '{');
+	meta_add_bytes(b, "path", f->path, strlen(f->path));
+	if (kind)
+		buf_addf(b, ",\"kind\":\"%s\"", kind);
+	buf_addf(b, ",\"digest\":\"%s\",\"size\":%llu,\"ino\":%llu,\"mtime\":\"%lld.%09u\"",
+		 digest_format(&f->digest, ':', text), (unsigned long long)f->size,
+		 (unsigned long long)f->ino, (long long)f->mtime_sec, f->mtime_nsec);
+	if (f->kind == LAYOUT_SYMLINK) {
+		buf_addc(b, ',');
+		meta_add_bytes(b, "target", f->target, (size_t)f->size);
+	}
+	buf_addc(b, '}');
+}
+
 int meta_format(const struct store_meta *m, bool durable, struct buf *b)
 {
-	char boot[40], text[DIGEST_STR_MAX];
+	char boot[40];
 
 	sys_boot_id(boot);
 	buf_addf(b, "{\"schema\":%d", SCHEMA);
@@ -345,17 +446,12 @@ int meta_format(const struct store_meta *m, bool durable, struct buf *b)
 	add_text(b, "boot", boot);
 	buf_adds(b, ",\"files\":[");
 	for (size_t i = 0; i < m->n_files; i++) {
-		const struct store_file *f = &m->files[i];
-
-		buf_adds(b, i ? ",\n{\"path\":" : "\n{\"path\":");
-		json_add_string(b, f->path, strlen(f->path));
-		buf_addf(b, ",\"digest\":\"%s\",\"size\":%llu,\"ino\":%llu,\"mtime\":\"%lld.%09u\"}",
-			 digest_format(&f->digest, ':', text), (unsigned long long)f->size,
-			 (unsigned long long)f->ino, (long long)f->mtime_sec, f->mtime_nsec);
+		buf_adds(b, i ? ",\n" : "\n");
+		add_file(b, &m->files[i]);
 	}
 	buf_adds(b, "]");
-	add_base64(b, "document", &m->raw);
-	add_base64(b, "manifest", &m->manifest_raw);
+	add_document(b, "document", &m->raw);
+	add_document(b, "manifest", &m->manifest_raw);
 	buf_adds(b, "}\n");
 	return b->failed ? -1 : 0;
 }

@@ -50,8 +50,7 @@ static int find_ours(struct store *s, const struct known *k, size_t i, struct di
 
 	if (dirs_get(&s->dirs, f->path, 0, ret_dir) < 0)
 		return 0;
-	return fstatat(ret_dir->fd, ret_dir->leaf, ret_st, AT_SYMLINK_NOFOLLOW) == 0 &&
-	       store_same(s, f, ret_st);
+	return store_same_at(s, f, ret_dir->fd, ret_dir->leaf, ret_st) == 1;
 }
 
 int store_disk_bytes(struct store *s, uint64_t *ret, struct err *e)
@@ -67,7 +66,7 @@ int store_disk_bytes(struct store *s, uint64_t *ret, struct err *e)
 			_cleanup_dirs_ref_ struct dirs_ref dir = { .slot = DIRS_OWN, .fd = -1 };
 			struct stat st;
 
-			if (find_ours(s, k, j, &dir, &st))
+			if (k->files[j].kind != LAYOUT_DIR && find_ours(s, k, j, &dir, &st))
 				sum.bytes += share(&st);
 		}
 	}
@@ -159,11 +158,19 @@ static int remove_flat(struct store *s, const struct known *k, struct err *e)
 		_cleanup_dirs_ref_ struct dirs_ref dir = { .slot = DIRS_OWN, .fd = -1 };
 		struct stat st;
 
-		if (find_ours(s, k, i, &dir, &st) && unlinkat(dir.fd, dir.leaf, 0) < 0 && errno != ENOENT)
+		if (k->files[i].kind != LAYOUT_DIR && find_ours(s, k, i, &dir, &st) &&
+		    unlinkat(dir.fd, dir.leaf, 0) < 0 && errno != ENOENT)
 			return store_fail(s, e, "remove", k->files[i].path);
 	}
-	for (size_t i = 0; i < k->n_files; i++)
+	/* From the back: what is below a directory comes behind it. */
+	for (size_t i = k->n_files; i-- > 0;) {
+		_cleanup_dirs_ref_ struct dirs_ref dir = { .slot = DIRS_OWN, .fd = -1 };
+		struct stat st;
+
+		if (k->files[i].kind == LAYOUT_DIR && find_ours(s, k, i, &dir, &st))
+			(void)unlinkat(dir.fd, dir.leaf, AT_REMOVEDIR);
 		remove_empty_dirs(s, k->files[i].path);
+	}
 	return 0;
 }
 

@@ -16,13 +16,14 @@
 #define TICK_MS 25
 #define KEEP_MS 200
 #define FDS_RESERVED 24
+#define DEFAULT_BUDGET (64 * MIB)
 
 /* --- small things --- */
 
 void transfer_wake(struct transfer *t)
 {
 	for (unsigned i = 0; i < t->n_lanes; i++)
-		if (t->lanes[i].m && atomic_load(&t->lanes[i].idle))
+		if (t->lanes[i].m && (atomic_load(&t->lanes[i].idle) || atomic_load(&t->lanes[i].paused)))
 			curl_multi_wakeup(t->lanes[i].m);
 }
 
@@ -44,25 +45,11 @@ void transfer_fail_locked(struct transfer *t, const struct err *e)
 	pthread_cond_broadcast(&t->cond);
 }
 
-
 unsigned transfer_quota(const struct transfer *t, unsigned lane)
 {
 	unsigned target = atomic_load(&t->target);
 
 	return target / t->n_lanes + (lane < target % t->n_lanes);
-}
-
-struct blob *item_drop_ref(struct item *it)
-{
-	if (--it->refs)
-		return NULL;
-	return steal_ptr(&it->blob);
-}
-
-void item_close(const struct item *it, struct blob *b)
-{
-	if (b) /* then nobody else uses the item any more */
-		blob_close(b, it->state != ITEM_DONE);
 }
 
 void item_leave_active(struct transfer *t, struct item *it)
@@ -99,7 +86,7 @@ static void start_over(struct transfer *t, struct item *it, const struct err *wh
 	snprintf(line, sizeof(line), "%s; fetching it once more over one connection", why->msg);
 	if (t->o->warn)
 		t->o->warn(t->o->arg, line);
-	int failed = blob_reset(it->blob, &e);
+	int failed = item_reset(it, &e);
 	pthread_mutex_lock(&t->lock);
 	if (failed)
 		transfer_fail_locked(t, &e);
@@ -114,32 +101,31 @@ static void start_over(struct transfer *t, struct item *it, const struct err *wh
 	pthread_mutex_unlock(&t->lock);
 }
 
-void transfer_try_finish(struct transfer *t, struct item *it)
+void transfer_try_finish(struct transfer *t, struct item *it, bool consumed)
 {
 	struct err e = { 0 };
+	bool wrong = false;
 
 	pthread_mutex_lock(&t->lock);
-	if (it->state != ITEM_ACTIVE || it->opening || !it->blob ||
-	    blob_frontier(it->blob) < it->in->size) {
+	if (!item_in_use(it) || !(consumed || item_complete(it))) {
 		pthread_mutex_unlock(&t->lock);
 		return;
 	}
 	it->state = ITEM_FINISHING;
 	item_cancel_parts(t, it, NULL);
-	struct blob *b = it->blob;
 	pthread_mutex_unlock(&t->lock);
 
-	int verdict = blob_verdict(b, &e);
-	if (verdict == -1 && e.code == CODE_INTEGRITY && !it->again) {
+	int verdict = item_verdict(it, &wrong, &e);
+	if (wrong && !it->again) {
 		start_over(t, it, &e);
 		transfer_wake(t);
 		return;
 	}
-	if (verdict == 1 && t->o->verified(t->o->arg, it->index, b, &e))
+	if (verdict == 1 && t->o->verified(t->o->arg, it->index, it->blob, &e))
 		verdict = -1;
 	/* bytes that are known to be wrong, or may never reach the disk, are no use to the next run */
-	if (verdict != 1 && (e.code == CODE_INTEGRITY || e.sys_errno == EIO))
-		(void)blob_reset(b, NULL);
+	if (verdict != 1 && (wrong || e.code == CODE_INTEGRITY || e.sys_errno == EIO))
+		item_discard(it);
 	pthread_mutex_lock(&t->lock);
 	if (verdict == 1) {
 		it->state = ITEM_DONE;
@@ -154,7 +140,7 @@ void transfer_try_finish(struct transfer *t, struct item *it)
 		transfer_fail_locked(t, &e);
 	}
 	item_leave_active(t, it);
-	struct blob *closing = item_drop_ref(it);
+	struct blob *closing = item_drop_ref(t, it);
 	bool over = atomic_load(&t->over);
 	pthread_mutex_unlock(&t->lock);
 	item_close(it, closing);
@@ -172,8 +158,7 @@ uint64_t transfer_hash_round(struct transfer *t, struct lane *l)
 
 	pthread_mutex_lock(&t->lock);
 	for (struct item *it = t->active; it; it = it->next_active) {
-		uint64_t n = it->blob && !it->opening && it->state == ITEM_ACTIVE ?
-			     blob_backlog(it->blob) : 0;
+		uint64_t n = item_in_use(it) ? item_backlog(it) : 0;
 		if (n > most) {
 			most = n;
 			best = it;
@@ -187,12 +172,12 @@ uint64_t transfer_hash_round(struct transfer *t, struct lane *l)
 	int did = blob_hash_some(best->blob, HASH_SLICE, l->scratch, LANE_SCRATCH, &e);
 	if (did == 1) {
 		left = blob_backlog(best->blob);
-		transfer_try_finish(t, best);
+		transfer_try_finish(t, best, false);
 	}
 	pthread_mutex_lock(&t->lock);
 	if (did < 0)
 		transfer_fail_locked(t, &e);
-	struct blob *closing = item_drop_ref(best);
+	struct blob *closing = item_drop_ref(t, best);
 	pthread_mutex_unlock(&t->lock);
 	item_close(best, closing);
 	return left;
@@ -226,16 +211,16 @@ static void *keeper_main(void *arg)
 			struct item *it = &t->items[i];
 			struct err e = { 0 };
 			pthread_mutex_lock(&t->lock);
-			bool use = it->state == ITEM_ACTIVE && it->blob && !it->opening && !item_is_small(t, it);
+			bool use = item_in_use(it) && !item_is_small(t, it);
 			it->refs += use;
 			pthread_mutex_unlock(&t->lock);
 			if (!use)
 				continue;
-			int failed = blob_maintain(it->blob, sys_now_ms(), &e);
+			int failed = item_maintain(it, sys_now_ms(), &e);
 			pthread_mutex_lock(&t->lock);
 			if (failed)
 				transfer_fail_locked(t, &e);
-			struct blob *closing = item_drop_ref(it);
+			struct blob *closing = item_drop_ref(t, it);
 			pthread_mutex_unlock(&t->lock);
 			item_close(it, closing);
 		}
@@ -306,12 +291,17 @@ static void wait_for_end(struct transfer *t)
 		nap(t, TICK_MS);
 		uint64_t now = sys_now_ms(), done = atomic_load(&t->stats->done);
 		unsigned busy = 0;
-		for (struct item *it = t->active; it; it = it->next_active)
+		for (struct item *it = t->active; it; it = it->next_active) {
 			busy += it->n_parts;
+			/* a consumer that takes its time is no fault of the network */
+			if (item_in_use(it) && item_consuming(it))
+				t->progress_ms = now;
+		}
 		atomic_store(&t->target, plan_control_tick(&t->control, now, done, busy, idle_percent(t)));
 		measure(t, now, done);
 		check_limits(t, now, done, &last_done);
 		pthread_mutex_unlock(&t->lock);
+		item_reap(t);
 		transfer_wake(t);
 		if (t->o->tick)
 			t->o->tick(t->o->arg);
@@ -321,10 +311,12 @@ static void wait_for_end(struct transfer *t)
 	wake_all(t);
 }
 
-static int by_size(const void *a, const void *b)
+static int by_queue_and_size(const void *a, const void *b)
 {
 	const struct item *x = a, *y = b;
 
+	if (!x->in->stream != !y->in->stream)
+		return x->in->stream ? 1 : -1;
 	if (x->in->size != y->in->size)
 		return x->in->size < y->in->size ? -1 : 1;
 	return x->index < y->index ? -1 : x->index > y->index;
@@ -358,13 +350,18 @@ static int set_up(struct transfer *t, const struct transfer_item *items, size_t 
 	for (size_t i = 0; i < n; i++) {
 		t->items[i].in = &items[i];
 		t->items[i].index = i;
+		t->files.end += !items[i].stream;
 	}
-	qsort(t->items, n, sizeof(*t->items), by_size);
+	qsort(t->items, n, sizeof(*t->items), by_queue_and_size);
+	t->streams = (struct queue){ t->files.end, n };
 	unsigned want = t->o->connections ? t->o->connections : DEFAULT_CONNECTIONS;
 	t->max_connections = fit_descriptors(MIN(want, (unsigned)LIMIT_CONNECTIONS));
 	t->range_size = t->o->range_size ? t->o->range_size : DEFAULT_RANGE;
 	unsigned lanes = t->o->lanes ? t->o->lanes : MIN(sys_cpus(), (unsigned)LIMIT_LANES);
 	t->n_lanes = MIN(MIN(lanes, (unsigned)LIMIT_LANES), t->max_connections);
+	t->window_budget = (t->o->memory_budget ? t->o->memory_budget : DEFAULT_BUDGET) / 2;
+	uint64_t streams = MIN(t->window_budget / WINDOW_MIN, (uint64_t)t->n_lanes + 1);
+	t->max_streams = (unsigned)MAX(streams, (uint64_t)1);
 	/* one per lane: where that fills the line, each lane hashes what it receives while it is hot */
 	plan_control_init(&t->control, t->n_lanes, t->max_connections, sys_now_ms());
 	atomic_store(&t->target, t->control.target);
@@ -388,23 +385,30 @@ static int start_threads(struct transfer *t, struct err *e)
 	return 0;
 }
 
+/* Consumers that wait for bytes go home. */
+static void stop_streams(struct transfer *t)
+{
+	pthread_mutex_lock(&t->lock);
+	for (struct item *it = t->active; it; it = it->next_active)
+		if (item_in_use(it) && it->stream)
+			stream_stop(it->stream, &t->err);
+	pthread_mutex_unlock(&t->lock);
+}
+
 static void tear_down(struct transfer *t)
 {
 	atomic_store(&t->over, true);
 	wake_all(t);
+	stop_streams(t);
 	if (t->keeper_running)
 		pthread_join(t->keeper, NULL);
 	for (unsigned i = 0; t->lanes && i < t->n_lanes; i++)
 		lane_join(&t->lanes[i]);
+	/* consumers look at the lanes until they end */
+	for (size_t i = 0; t->items && i < t->n_items; i++)
+		item_abandon(t, &t->items[i]);
 	for (unsigned i = 0; t->lanes && i < t->n_lanes; i++)
 		lane_release(&t->lanes[i]);
-	for (size_t i = 0; t->items && i < t->n_items; i++) {
-		struct item *it = &t->items[i];
-		if (it->blob)
-			blob_close(it->blob, !item_is_small(t, it));
-		spans_release(&it->taken);
-		free(it->target);
-	}
 	free(t->items);
 	free(t->lanes);
 	pthread_cond_destroy(&t->cond);

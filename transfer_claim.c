@@ -10,13 +10,20 @@
 #define MIN_SPLIT (2 * MIB)
 #define SPLIT_ETA_MS 500	/* a range that needs longer is shared with an idle connection; what is in flight then is lost */
 #define HEDGE_IDLE_MS 2000	/* a range without progress for so long is asked for twice */
+#define HANGS_MS (60 * 1000)	/* what would need longer counts as not moving */
 
-/* Lock held. How far ahead of the hash ranges may be asked for: bounds what is read back from the page cache. */
-static uint64_t window(const struct transfer *t)
+/* Lock held. How far ahead of the hash a file's ranges may be asked for: bounds what is read back from the page cache. */
+static uint64_t read_back_window(const struct transfer *t)
 {
 	uint64_t w = 2 * MAX(t->range_size, ALONE_RANGE) * atomic_load(&t->target);
 
 	return MIN(MAX(w, 64 * MIB), 1024 * MIB);
+}
+
+/* Lock held. */
+static size_t n_waiting(const struct transfer *t)
+{
+	return t->files.end - t->files.next + (t->streams.end - t->streams.next);
 }
 
 /* Lock held. Bytes of all items that nobody was asked for yet, roughly: enough to size the last ranges. */
@@ -24,7 +31,9 @@ static uint64_t unclaimed(const struct transfer *t)
 {
 	uint64_t sum = 0;
 
-	for (size_t i = t->next_waiting; i < t->n_items && sum < 4 * GIB; i++)
+	for (size_t i = t->files.next; i < t->files.end && sum < 4 * GIB; i++)
+		sum += t->items[i].in->size;
+	for (size_t i = t->streams.next; i < t->streams.end && sum < 4 * GIB; i++)
 		sum += t->items[i].in->size;
 	for (const struct item *it = t->active; it; it = it->next_active)
 		sum += it->in->size - MIN(it->in->size, spans_total(&it->taken));
@@ -39,7 +48,7 @@ static uint64_t unclaimed(const struct transfer *t)
 static uint64_t range_length(const struct transfer *t)
 {
 	uint64_t per_connection = t->rate / MAX(atomic_load(&t->target), 1u); /* bytes per second */
-	bool alone = t->n_active + (t->n_items - t->next_waiting) < t->n_lanes;
+	bool alone = t->n_active + n_waiting(t) < t->n_lanes;
 	uint64_t most = t->range_size, least = MIN_RANGE;
 
 	if (!t->o->range_size) {
@@ -52,27 +61,42 @@ static uint64_t range_length(const struct transfer *t)
 	return MAX(len & ~(uint64_t)0xffff, (uint64_t)0x10000);
 }
 
+/*
+ * Lock held. How much of the gap to ask for now; 0 = it is too far ahead. A stream's ranges lie inside its window, several of them:
+ * only the first one's bytes can be consumed, and the others must have somewhere to go meanwhile.
+ */
+static uint64_t length_of_next(const struct transfer *t, const struct item *it, const struct span *gap)
+{
+	uint64_t len = MIN(range_length(t), gap->end - gap->start);
+
+	if (!it->stream)
+		return gap->start > blob_frontier(it->blob) + read_back_window(t) ? 0 : len;
+	uint64_t most = MAX(it->window / 4 & ~(uint64_t)0xffff, MIB);
+	len = MIN(len, most);
+	/* whole ranges: a short one whenever a little room appeared would be many */
+	return gap->start + len > window_limit(stream_window(it->stream)) ? 0 : len;
+}
+
 /* Lock held. The next range of an item, or false. */
 static bool next_span(struct transfer *t, struct item *it, struct span *ret, bool *ret_ranged)
 {
 	struct span gap;
 
-	if (it->opening || !it->blob || it->state != ITEM_ACTIVE || it->mode == MODE_PROBING)
+	if (!item_in_use(it) || it->mode == MODE_PROBING)
 		return false;
 	/* a small blob is one plain request; only the rest of a broken one is asked for by range */
 	bool whole = item_is_small(t, it) && it->taken.n == 0;
 	if (whole || it->no_range || it->again || it->mode == MODE_STREAM) {
 		*ret = (struct span){ 0, it->in->size };
 		*ret_ranged = false;
-		return it->n_parts == 0 && blob_gap(it->blob, 0, &gap);
+		return it->n_parts == 0 && item_gap(it, 0, &gap);
 	}
 	if (!spans_gap(&it->taken, 0, it->in->size, &gap))
 		return false;
-	if (gap.start > blob_frontier(it->blob) + window(t))
-		return false;
-	*ret = (struct span){ gap.start, MIN(gap.end, gap.start + range_length(t)) };
+	uint64_t len = length_of_next(t, it, &gap);
+	*ret = (struct span){ gap.start, gap.start + len };
 	*ret_ranged = true;
-	return true;
+	return len > 0;
 }
 
 static unsigned parts_in_lane(const struct lane *l, const struct item *it)
@@ -107,15 +131,51 @@ static struct item *pick_active(struct transfer *t, const struct lane *l, uint64
 	return best;
 }
 
-/* Lock held, dropped meanwhile. Opens the next waiting item's blob. false = none, or failed (then t is over). */
+/* Lock held. What a new window may take: an equal share with those that will be beside it. */
+static size_t window_size(const struct transfer *t, const struct item *it)
+{
+	uint64_t left = t->window_budget - MIN(t->window_budget, t->window_bytes);
+	uint64_t beside = MIN((uint64_t)(t->max_streams - t->n_streams), t->streams.end - t->streams.next);
+	uint64_t share = MIN(MAX(left / beside, WINDOW_MIN), WINDOW_MAX);
+
+	/* streams come smallest first: what a small one does not need is left for the others */
+	return (size_t)((MIN(share, it->in->size) + 0xffff) & ~(uint64_t)0xffff);
+}
+
+/* Lock held. The smallest item that waits and may be opened now, or NULL. */
+static struct item *next_waiting(struct transfer *t)
+{
+	bool files = t->files.next < t->files.end;
+	bool streams = t->streams.next < t->streams.end && t->n_streams < t->max_streams;
+
+	if (t->n_active >= t->max_connections + t->n_lanes)
+		return NULL;
+	struct item *f = files ? &t->items[t->files.next] : NULL;
+	struct item *s = streams ? &t->items[t->streams.next] : NULL;
+	if (s && (!f || s->in->size < f->in->size)) {
+		s->window = window_size(t, s);
+		t->window_bytes += s->window;
+		t->n_streams++;
+		t->streams.next++;
+		return s;
+	}
+	t->files.next += files;
+	return f;
+}
+
+/* Lock held, dropped meanwhile. Opens the next waiting item. false = none, or failed (then t is over). */
 static bool open_next(struct transfer *t)
 {
 	struct err e = { 0 };
-	struct blob *b = NULL;
 
-	if (t->next_waiting == t->n_items || t->n_active >= t->max_connections + t->n_lanes)
+	if (t->ended) { /* their windows may be what the next one waits for */
+		pthread_mutex_unlock(&t->lock);
+		item_reap(t);
+		pthread_mutex_lock(&t->lock);
+	}
+	struct item *it = next_waiting(t);
+	if (!it)
 		return false;
-	struct item *it = &t->items[t->next_waiting++];
 	it->state = ITEM_ACTIVE;
 	it->opening = true;
 	it->refs = 1;
@@ -124,33 +184,19 @@ static bool open_next(struct transfer *t)
 	t->n_active++;
 	pthread_mutex_unlock(&t->lock);
 
-	struct blob_options o = t->o->blob;
-	o.journal = o.journal && !item_is_small(t, it);
-	int failed = blob_open(&b, t->o->partial_dirfd, &it->in->digest, it->in->size, &o, &e);
-	struct span gap;
-	uint64_t at = 0;
+	int failed = item_open(t, it, &e);
 
 	pthread_mutex_lock(&t->lock);
-	it->opening = false;
-	it->blob = b;
-	if (failed) {
+	if (failed || item_opened(t, it, &e)) {
 		item_leave_active(t, it);
 		it->refs = 0;
 		transfer_fail_locked(t, &e);
 		return false;
 	}
-	/* what an earlier run left is taken: all but the gaps */
-	while (at < it->in->size) {
-		if (!blob_gap(b, at, &gap))
-			gap = (struct span){ it->in->size, it->in->size };
-		(void)spans_add(&it->taken, at, gap.start);
-		at = gap.end;
-	}
-	atomic_fetch_add(&t->stats->done, blob_done_bytes(b));
 	/* an earlier run ended between hashing and publishing: no part will end, no slice be hashed */
-	if (blob_frontier(b) == it->in->size) {
+	if (item_complete(it)) {
 		pthread_mutex_unlock(&t->lock);
-		transfer_try_finish(t, it);
+		transfer_try_finish(t, it, false);
 		pthread_mutex_lock(&t->lock);
 	}
 	return true;
@@ -169,6 +215,7 @@ static bool assign(struct transfer *t, struct part *p, struct item *it, const st
 	}
 	p->it = it;
 	p->ranged = ranged;
+	p->again = it->again;
 	p->start = s->start;
 	p->asked_end = s->end;
 	atomic_store(&p->pos, s->start);
@@ -189,6 +236,8 @@ static bool assign(struct transfer *t, struct part *p, struct item *it, const st
 /* Lock held. Milliseconds the part still needs at its own speed; UINT64_MAX when it does not move. */
 static uint64_t eta_ms(const struct part *v, uint64_t now)
 {
+	if (item_waits_for(v->it, v, now - HEDGE_IDLE_MS))
+		return UINT64_MAX; /* not a byte for so long, and nothing else can go on */
 	uint64_t pos = atomic_load(&v->pos), end = atomic_load(&v->end);
 	uint64_t ran = now - v->claimed_ms, got = pos - v->start;
 
@@ -205,6 +254,18 @@ static bool can_share(const struct part *v)
 	       v->it->state == ITEM_ACTIVE && v->it->mode == MODE_RANGES;
 }
 
+/*
+ * Lock held. A range that moves is shared when nothing else of its item is left to ask for. Where only the window is full, that pays
+ * when everybody waits for this one.
+ */
+static bool worth_a_split(struct item *it)
+{
+	struct span gap;
+
+	return !it->stream || !spans_gap(&it->taken, 0, it->in->size, &gap) ||
+	       (it->n_parts == 1 && !item_consuming(it));
+}
+
 /* Lock held. The range that will be last, if it is worth a second connection. */
 static struct part *slowest(struct transfer *t, uint64_t now, uint64_t *ret_eta)
 {
@@ -217,7 +278,7 @@ static struct part *slowest(struct transfer *t, uint64_t now, uint64_t *ret_eta)
 			if (!can_share(v))
 				continue;
 			uint64_t eta = eta_ms(v, now);
-			if (eta > worst_eta) {
+			if (eta > worst_eta && (eta >= HANGS_MS || worth_a_split(v->it))) {
 				worst = v;
 				worst_eta = eta;
 			}
@@ -239,7 +300,7 @@ static bool share_tail(struct transfer *t, struct part *p, uint64_t now)
 	if (!v || v->it->not_before_ms > now)
 		return false;
 	uint64_t pos = atomic_load(&v->pos), end = atomic_load(&v->end);
-	bool moves = eta != UINT64_MAX && eta < 60 * 1000;
+	bool moves = eta < HANGS_MS;
 	if (moves && end - pos >= 2 * MIN_SPLIT) {
 		uint64_t mid = (pos + (end - pos) / 2 + 0xffff) & ~(uint64_t)0xffff;
 		atomic_store(&v->end, mid);
@@ -264,7 +325,7 @@ bool transfer_claim(struct transfer *t, struct part *p)
 	while (t->not_before_ms <= now && !atomic_load(&t->over)) {
 		/* as many blobs at once as can be hashed at once; more only when those have nothing to give */
 		struct item *it = NULL;
-		if (t->n_active >= MAX(t->n_lanes, 2u) || t->next_waiting == t->n_items)
+		if (t->n_active >= MAX(t->n_lanes, 2u) || !n_waiting(t))
 			it = pick_active(t, p->lane, now, &s, &ranged);
 		if (it) {
 			claimed = assign(t, p, it, &s, ranged);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * What the files of the engine share: transfer.c (the run), transfer_claim.c (who fetches what), transfer_lane.c (one
- * thread's connections), transfer_outcome.c (what an answer means).
+ * thread's connections), transfer_outcome.c (what an answer means), transfer_item.c (where an item's bytes go: a blob or a
+ * stream), transfer_stream.c (a stream: window, hash, consumer).
  *
  * Locking: everything in struct transfer, struct item and the fields of struct part marked [T] belongs to t->lock. A part's other
  * fields belong to its lane's thread. No network, disk or callback happens under the lock.
@@ -12,11 +13,12 @@
 #include <pthread.h>
 
 #include "transfer.h"
+#include "window.h"
 
 enum item_state {
 	ITEM_WAITING = 0,
-	ITEM_ACTIVE,		/* its blob is open */
-	ITEM_FINISHING,		/* a lane judges and publishes it */
+	ITEM_ACTIVE,		/* its blob or stream is open */
+	ITEM_FINISHING,		/* a lane, or its consumer, judges and publishes it */
 	ITEM_DONE,
 };
 
@@ -29,16 +31,19 @@ enum item_mode {
 };
 
 struct part;
+struct stream;
 
 struct item {
 	const struct transfer_item *in;
 	size_t index;
 	enum item_state state;
 	enum item_mode mode;
-	struct blob *blob;
-	unsigned refs;		/* users of blob: state machine, parts, upkeep; the last one closes it */
-	bool opening;		/* a lane opens the blob outside the lock */
-	struct spans taken;	/* on disk, or promised to a part */
+	struct blob *blob;	/* one of them, see transfer_item.c */
+	struct stream *stream;
+	size_t window;		/* of the stream, bytes */
+	unsigned refs;		/* users of blob or stream: state machine, parts, upkeep; the last one closes it */
+	bool opening;		/* a lane opens blob or stream outside the lock: they are its own until then */
+	struct spans taken;	/* on disk or in the window, or promised to a part */
 	unsigned n_parts;
 	char *target;		/* where the redirect led; NULL = ask the origin */
 	unsigned hops, resolves, refusals; /* redirects, new targets, 401s since the last good answer */
@@ -49,6 +54,12 @@ struct item {
 	bool again;		/* the digest was wrong once: last chance, one stream */
 	uint64_t not_before_ms;
 	struct item *next_active;
+	struct item *next_ended;
+};
+
+/* Waiting items: those from `next` on of t->items. */
+struct queue {
+	size_t next, end;
 };
 
 enum part_state {
@@ -76,6 +87,8 @@ struct part {
 	enum part_result result;
 	bool progressed;	/* brought bytes that were not there before */
 	bool ranged;		/* a Range was asked for */
+	bool again;		/* [T] for the item's last chance */
+	bool paused;		/* the window was full */
 	uint64_t start, asked_end;
 	uint64_t claimed_ms;	/* [T] */
 	atomic_uint_fast64_t end;	/* [T] to write; shrinks when the tail is split off */
@@ -115,6 +128,7 @@ struct lane {
 	uint8_t *scratch;
 	uint64_t last_check_ms;
 	atomic_bool idle;	/* waits with room to spare */
+	atomic_uint paused;	/* connections that wait for room in a window */
 };
 
 struct transfer {
@@ -123,10 +137,14 @@ struct transfer {
 	struct http *h;
 	const struct transfer_options *o;
 	struct transfer_stats *stats;
-	struct item *items;	/* smallest first */
-	size_t n_items, next_waiting, n_done;
+	struct item *items;	/* files, then streams, each smallest first */
+	size_t n_items, n_done;
+	struct queue files, streams;
 	struct item *active;	/* list */
 	size_t n_active;
+	unsigned n_streams, max_streams;	/* with a window, ended ones included */
+	uint64_t window_bytes, window_budget;	/* of all windows */
+	struct item *ended;	/* list: streams that nobody uses any more; reap */
 	struct lane *lanes;
 	unsigned n_lanes;
 	unsigned max_connections;
@@ -149,24 +167,75 @@ struct transfer {
 };
 
 #define LANE_SCRATCH (256 * KIB)
+#define WINDOW_MIN (4 * MIB)	/* of a stream that is not smaller itself */
+#define WINDOW_MAX (256 * MIB)
 
 /* --- transfer.c --- */
 
-/* Judges and publishes the item if it is complete. */
-void transfer_try_finish(struct transfer *t, struct item *it);
+/* Judges and publishes the item if it is complete. consumed: its consumer says that it will not be more. */
+void transfer_try_finish(struct transfer *t, struct item *it, bool consumed);
 /* A slice of hashing on any active blob. >0 = bytes of backlog left, 0 = nothing to do, or others are at it. */
 uint64_t transfer_hash_round(struct transfer *t, struct lane *l);
 void transfer_wake(struct transfer *t);
 unsigned transfer_quota(const struct transfer *t, unsigned lane);
 /* The rest with the lock held. The first failure counts; it ends the transfer. */
 void transfer_fail_locked(struct transfer *t, const struct err *e);
-struct blob *item_drop_ref(struct item *it);	/* the last user gets the blob: item_close, without the lock */
 void item_leave_active(struct transfer *t, struct item *it);
 bool item_is_small(const struct transfer *t, const struct item *it);	/* fetched without ranges and journal */
 void item_cancel_parts(struct transfer *t, const struct item *it, const struct part *but);
 
+/*
+ * --- transfer_item.c ---
+ * An item's bytes go to a blob or through a stream; who fetches them need not know which. An item is used under the lock, by
+ * who holds a reference, or by who opens it.
+ */
+
+/* Without the lock, by who set it->opening. */
+int item_open(struct transfer *t, struct item *it, struct err *e);
+/* Lock held: others may use it now. */
+int item_opened(struct transfer *t, struct item *it, struct err *e);
+bool item_in_use(const struct item *it);	/* lock held: active, and open */
+/*
+ * Lock held. The last user gets the blob: item_close, without the lock. A stream goes to t->ended instead, since its own consumer may
+ * be the last.
+ */
+struct blob *item_drop_ref(struct transfer *t, struct item *it);
 /* Without the lock: closing may flush. b may be NULL. */
 void item_close(const struct item *it, struct blob *b);
+/* Without the lock: frees the streams that ended. */
+void item_reap(struct transfer *t);
+/* At the end, when nothing else runs: closes what is still open. */
+void item_abandon(struct transfer *t, struct item *it);
+
+#define ITEM_FULL 1
+/* Bytes from p's answer: 0, -1, or ITEM_FULL: nothing was taken, wait until item_has_room. */
+int item_write(struct item *it, const struct part *p, const void *s, size_t n, uint64_t *ret_new, struct err *e);
+bool item_has_room(struct item *it, const struct part *p);
+bool item_gap(struct item *it, uint64_t from, struct span *ret);	/* first one at or after from */
+uint64_t item_done_bytes(struct item *it);
+bool item_complete(struct item *it);		/* all on disk and hashed; a stream's consumer knows it by itself */
+uint64_t item_backlog(struct item *it);		/* bytes that a lane could hash */
+bool item_consuming(struct item *it);		/* what came keeps somebody busy that is not the network */
+/* p has the byte that the consumer waits for, at least since then. */
+bool item_waits_for(struct item *it, const struct part *p, uint64_t since_ms);
+/* All is there: 1 = right, 0 = not all, -1 = not right; *ret_wrong: the bytes are to blame. */
+int item_verdict(struct item *it, bool *ret_wrong, struct err *e);
+int item_reset(struct item *it, struct err *e);		/* from byte 0, once more */
+void item_discard(struct item *it);			/* nothing of it is any good, also for the next run */
+int item_maintain(struct item *it, uint64_t now, struct err *e);
+
+/*
+ * --- transfer_stream.c ---
+ * Threads: all but open, start and close may be called from several; verdict and reset by the consumer's thread only.
+ */
+int stream_open(struct stream **ret, struct transfer *t, struct item *it, struct err *e);
+int stream_start(struct stream *s, struct err *e);	/* its consumer begins */
+void stream_stop(struct stream *s, const struct err *why);
+void stream_close(struct stream *s);	/* stops it, and waits for the consumer. NULL is fine */
+struct window *stream_window(struct stream *s);
+int stream_verdict(struct stream *s, bool *ret_wrong, struct err *e);
+int stream_reset(struct stream *s, struct err *e);
+int stream_discard(struct stream *s, struct err *e);
 
 /* --- transfer_claim.c --- */
 

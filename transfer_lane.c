@@ -123,6 +123,14 @@ static size_t on_header(char *s, size_t size, size_t nmemb, void *arg)
 	return n;
 }
 
+/* curl keeps the bytes and gives them again when the connection goes on. */
+static size_t pause_part(struct part *p)
+{
+	p->paused = true;
+	atomic_fetch_add(&p->lane->paused, 1);
+	return CURL_WRITEFUNC_PAUSE;
+}
+
 /* Returning another number than n ends the exchange; p->result says why. */
 static size_t on_body(char *s, size_t size, size_t nmemb, void *arg)
 {
@@ -131,12 +139,12 @@ static size_t on_body(char *s, size_t size, size_t nmemb, void *arg)
 	size_t n = size * nmemb;
 
 	p->last_byte_ms = sys_now_ms();
-	atomic_fetch_add_explicit(&t->stats->wire, n, memory_order_relaxed);
 	if (atomic_load(&t->over) || atomic_load(&p->cancel)) {
 		p->result = RESULT_CANCELLED;
 		return 0;
 	}
 	if (p->state != PART_BODY) {
+		atomic_fetch_add_explicit(&t->stats->wire, n, memory_order_relaxed);
 		size_t room = p->resp.body.max - p->resp.body.len;
 		(void)buf_add(&p->resp.body, s, MIN(n, room));
 		/* a refusal's body is read to keep the connection, but not for ever */
@@ -145,7 +153,11 @@ static size_t on_body(char *s, size_t size, size_t nmemb, void *arg)
 	uint64_t pos = atomic_load(&p->pos), end = atomic_load(&p->end);
 	size_t take = pos < end ? (size_t)MIN((uint64_t)n, end - pos) : 0;
 	uint64_t fresh = 0;
-	if (take && blob_write(p->it->blob, pos, s, take, &fresh, &p->err)) {
+	int rc = take ? item_write(p->it, p, s, take, &fresh, &p->err) : 0;
+	if (rc == ITEM_FULL)
+		return pause_part(p);
+	atomic_fetch_add_explicit(&t->stats->wire, n, memory_order_relaxed);
+	if (rc) {
 		p->result = RESULT_LOCAL;
 		return 0;
 	}
@@ -205,6 +217,7 @@ static int part_prepare(struct part *p, struct err *e)
 	p->result = RESULT_NONE;
 	p->progressed = false;
 	p->state = PART_SENT;
+	p->paused = false;
 	if (add_header(p, "Accept-Encoding: identity"))
 		return err_oom(e);
 	if (authorize(p, e))
@@ -229,6 +242,9 @@ static int part_prepare(struct part *p, struct err *e)
 
 static void part_idle(struct part *p)
 {
+	if (p->paused)
+		atomic_fetch_sub(&p->lane->paused, 1);
+	p->paused = false;
 	free(p->url);
 	p->url = NULL;
 	p->state = PART_IDLE;
@@ -315,11 +331,36 @@ static void lane_check(struct lane *l)
 		if (p->state == PART_IDLE)
 			continue;
 		bool cancelled = atomic_load(&p->cancel);
+		if (p->paused) { /* it is we who do not move */
+			p->last_byte_ms = p->window_ms = now;
+			p->window_pos = atomic_load(&p->pos);
+		}
 		if (!cancelled && !too_slow(l->t->o, p, now))
 			continue;
 		p->result = cancelled ? RESULT_CANCELLED : RESULT_STALLED;
 		curl_multi_remove_handle(l->m, p->c);
 		part_over(p, CURLE_ABORTED_BY_CALLBACK);
+	}
+}
+
+/*
+ * Lets connections go on for which there is room again. Who makes room wakes lanes that have paused ones, and this looks
+ * at the room after the connection was counted: one of both sees it.
+ */
+static void lane_resume(struct lane *l)
+{
+	for (size_t i = 0; i < l->n_parts && atomic_load(&l->paused); i++) {
+		struct part *p = &l->parts[i];
+		if (!p->paused || !item_has_room(p->it, p))
+			continue;
+		p->paused = false;
+		atomic_fetch_sub(&l->paused, 1);
+		p->last_byte_ms = p->window_ms = sys_now_ms();
+		CURLcode rc = curl_easy_pause(p->c, CURLPAUSE_CONT); /* may call on_body */
+		if (rc == CURLE_OK)
+			continue;
+		curl_multi_remove_handle(l->m, p->c);
+		part_over(p, rc);
 	}
 }
 
@@ -336,6 +377,7 @@ static void *lane_main(void *arg)
 		curl_multi_perform(l->m, &running);
 		lane_drain(l);
 		lane_check(l);
+		lane_resume(l);
 		/*
 		 * Hashing goes before receiving: only a blob without backlog is hashed from the receive
 		 * buffer, and meanwhile the kernel's buffers and the other lanes receive.

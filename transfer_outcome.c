@@ -241,12 +241,12 @@ static enum next_step judge(struct transfer *t, struct part *p, CURLcode rc, str
 	return e->retryable ? NEXT_WAIT : NEXT_FAIL;
 }
 
-/* Lock held. Bytes are free again, but for those on disk: a twin or the part that shared the tail may have brought them. */
+/* Lock held. Bytes are free again, but for those that came: a twin or the part that shared the tail may have brought them. */
 static void free_bytes(struct item *it, uint64_t from, uint64_t to)
 {
 	struct span gap;
 
-	for (uint64_t at = from; at < to && blob_gap(it->blob, at, &gap) && gap.start < to; at = gap.end)
+	for (uint64_t at = from; at < to && item_gap(it, at, &gap) && gap.start < to; at = gap.end)
 		(void)spans_remove(&it->taken, gap.start, MIN(gap.end, to));
 }
 
@@ -271,17 +271,17 @@ static struct blob *give_back(struct part *p)
 		it->mode = MODE_UNKNOWN;
 	if (it->mode == MODE_STREAM && it->n_parts == 0)
 		it->mode = MODE_UNKNOWN;
-	if (it->n_parts == 0 && it->state == ITEM_ACTIVE && it->blob) {
-		/* nothing is under way: what is taken is what is on disk, also where memory was short above */
+	if (it->n_parts == 0 && item_in_use(it)) {
+		/* nothing is under way: what is taken is what came, also where memory was short above */
 		struct span gap;
 		spans_clear(&it->taken);
 		for (uint64_t at = 0; at < it->in->size; at = gap.end) {
-			if (!blob_gap(it->blob, at, &gap))
+			if (!item_gap(it, at, &gap))
 				gap = (struct span){ it->in->size, it->in->size };
 			(void)spans_add(&it->taken, at, gap.start);
 		}
 	}
-	return item_drop_ref(it);
+	return item_drop_ref(p->lane->t, it);
 }
 
 static void schedule_retry(struct transfer *t, struct part *p, const struct err *e)
@@ -335,6 +335,6 @@ void transfer_part_ended(struct transfer *t, struct part *p, CURLcode rc)
 	pthread_mutex_unlock(&t->lock);
 	item_close(it, closing);
 	if (complete)
-		transfer_try_finish(t, it);
+		transfer_try_finish(t, it, false);
 	transfer_wake(t);
 }

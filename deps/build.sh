@@ -183,8 +183,49 @@ build_libmicrohttpd() {
 	cp src/include/microhttpd.h "$root/include/"
 }
 
+# Decompression alone, no dictionary builder, no formats from before 1.0. The symbols of its assembler stay inside.
+build_zstd() {
+	unpack
+	make -C lib -j"$jobs" libzstd.a CC="$cc" AR="$ar" CFLAGS="$flags" ARFLAGS=crD \
+		ZSTD_LIB_COMPRESSION=0 ZSTD_LIB_DICTBUILDER=0 ZSTD_LIB_DEPRECATED=0 ZSTD_LEGACY_SUPPORT=0
+	cp lib/libzstd.a "$root/lib/"
+	cp lib/zstd.h lib/zstd_errors.h "$root/include/"
+}
+
+# Inflate and the CRC it checks; the linker leaves the rest out. zlib's checksum, which nobody asks for, is the plain C one:
+# its dispatcher would bring all of deflate along.
+build_isal() {
+	unpack
+	sed -i 's/^adler32_base(uint32_t adler32, uint8_t \*start, uint32_t length)/adler32_base(uint32_t adler32, const unsigned char *start, uint64_t length)/' \
+		igzip/adler32_base.c
+	case $cpu in
+	aarch64) arch=aarch64 ;;
+	*) arch= ;;
+	esac
+	make -f Makefile.unx -j"$jobs" units="crc igzip" host_cpu="$cpu" arch="$arch" lib_name=libisal.a \
+		CC="$cc" AR="$ar" DEBUG= DEBUG_nasm= \
+		CFLAGS_$arch="$flags -Disal_adler32=adler32_base" ARFLAGS_$arch='crD $@' lib
+	cp libisal.a "$root/lib/"
+	cp include/igzip_lib.h "$root/include/"
+}
+
+# The tar reader; of all else only what configure cannot leave out, and the linker does.
+build_libarchive() {
+	unpack
+	./configure --build="$machine-linux-gnu" --host="$gnu" --prefix="$root" --libdir="$root/lib" \
+		--disable-shared --enable-static --disable-dependency-tracking \
+		--disable-bsdtar --disable-bsdcat --disable-bsdcpio --disable-bsdunzip --disable-posix-regex-lib \
+		--disable-xattr --disable-acl --without-zlib --without-bz2lib --without-libb2 --without-iconv \
+		--without-lz4 --without-zstd --without-lzma --without-lzo2 --without-cng --without-mbedtls \
+		--without-nettle --without-openssl --without-xml2 --without-expat \
+		CC="$cc" AR="$ar" RANLIB="$ranlib" CFLAGS="$flags"
+	make -j"$jobs" V=0 libarchive.la
+	cp .libs/libarchive.a "$root/lib/"
+	cp libarchive/archive.h libarchive/archive_entry.h "$root/include/"
+}
+
 case $lib in
-musl|mbedtls|nettle|curl|yyjson|libmicrohttpd) ;;
+musl|mbedtls|nettle|curl|yyjson|libmicrohttpd|zstd|isal|libarchive) ;;
 *) echo "build.sh: unknown library $lib" >&2; exit 2 ;;
 esac
 

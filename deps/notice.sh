@@ -12,8 +12,8 @@ texts() {
 	musl) echo COPYRIGHT ;;
 	nettle) echo COPYING.LESSERv3 COPYINGv3 ;;
 	curl) echo COPYING ;;
-	libmicrohttpd) echo COPYING ;;
-	yyjson) echo LICENSE ;;
+	libmicrohttpd | libarchive) echo COPYING ;;
+	yyjson | zstd | isal) echo LICENSE ;;
 	mbedtls | ca-certificates) ;;
 	*) echo "notice.sh: say where the licence of $1 stands" >&2; exit 1 ;;
 	esac

@@ -21,7 +21,7 @@ static void check_layout(const struct layout *l)
 {
 	uint64_t sum = 0;
 
-	check(l->n_files > 0);
+	check(l->n_files + l->n_trees > 0);
 	for (size_t i = 0; i < l->n_files; i++) {
 		const char *p = l->files[i].path;
 		char *again = NULL;

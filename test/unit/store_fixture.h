@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * A DEST in a temporary directory and publications of small files into it, for the tests of
- * store.c. A plan is written as "path=content" strings.
+ * store.c. A plan is written as "path=content", "path>target" (a link) and "path/" (a directory).
  */
 #ifndef STORE_FIXTURE_H
 #define STORE_FIXTURE_H
@@ -18,11 +18,13 @@
 #include "store.h"
 
 #define FX_FILES 64
+#define FX_TEXT_MAX (128 * 1024)
 
 struct fx_plan {
 	struct layout layout;
 	struct layout_file files[FX_FILES];
-	const char *content[FX_FILES];
+	const char *content[FX_FILES];	/* or the target of a link */
+	const char *what[FX_FILES];	/* content or target with the sign in front, "/" */
 	char paths[FX_FILES][300];
 	struct digest digest;
 	char *version;
@@ -71,7 +73,7 @@ static inline int fx_teardown(void **state)
 	return fx_wipe(fx_base);
 }
 
-/* specs: "path=content", sorted by path, NULL-terminated. */
+/* specs: "path=content", "path>target", "path/", sorted by path, NULL-terminated. */
 static inline void fx_plan_init(struct fx_plan *f, const char *const *specs)
 {
 	struct buf all = BUF_INIT(1 << 20);
@@ -79,14 +81,21 @@ static inline void fx_plan_init(struct fx_plan *f, const char *const *specs)
 
 	memset(f, 0, sizeof(*f));
 	for (; specs[n]; n++) {
-		const char *eq = strchr(specs[n], '=');
+		const char *eq = strpbrk(specs[n], "=>");
 		struct layout_file *file = &f->files[n];
 
+		if (!eq)
+			eq = specs[n] + strlen(specs[n]) - 1;
+		f->what[n] = eq;
+		file->kind = *eq == '>' ? LAYOUT_SYMLINK : *eq == '/' ? LAYOUT_DIR : LAYOUT_FILE;
 		snprintf(f->paths[n], sizeof(f->paths[n]), "%.*s", (int)(eq - specs[n]), specs[n]);
 		f->content[n] = eq + 1;
 		file->path = f->paths[n];
 		file->size = strlen(eq + 1);
-		digest_of(DIGEST_SHA256, eq + 1, strlen(eq + 1), &file->digest);
+		if (file->kind == LAYOUT_SYMLINK)
+			file->data = (const uint8_t *)eq + 1;
+		if (file->kind != LAYOUT_DIR)
+			digest_of(DIGEST_SHA256, eq + 1, strlen(eq + 1), &file->digest);
 		f->layout.bytes += file->size;
 		buf_adds(&all, specs[n]);
 		buf_addc(&all, '\n');
@@ -127,8 +136,8 @@ static inline int fx_place(struct store *s, struct fx_plan *f, size_t i, struct 
 
 	if (rc)
 		return rc < 0 ? -1 : 0;
-	if (f->files[i].size == 0)
-		return store_place_bytes(s, i, "", 0, e);
+	if (f->files[i].size == 0 || f->files[i].kind != LAYOUT_FILE)
+		return store_place_bytes(s, i, f->content[i], f->files[i].size, e);
 	rc = store_find(s, &f->files[i].digest, f->files[i].size, &from, e);
 	if (rc < 0)
 		return -1;
@@ -235,7 +244,7 @@ static inline const char *fx_path(const char *rel)
 /* Content below DEST, following links; NULL = nothing readable there. Static buffer. */
 static inline const char *fx_text(const char *rel)
 {
-	static char text[65536];
+	static char text[FX_TEXT_MAX];
 	int fd = open(fx_path(rel), O_RDONLY | O_NONBLOCK);
 	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
 
@@ -272,14 +281,41 @@ static inline bool fx_exists(const char *rel)
 	return lstat(fx_path(rel), &st) == 0;
 }
 
+/* "=content", ">target", "/", or NULL: nothing. Static buffer. */
+static inline const char *fx_what(const char *rel)
+{
+	static char what[FX_TEXT_MAX + 1];
+	const char *text;
+	struct stat st;
+	ssize_t n;
+
+	if (lstat(fx_path(rel), &st) < 0)
+		return NULL;
+	if (S_ISDIR(st.st_mode))
+		return "/";
+	if (S_ISLNK(st.st_mode)) {
+		n = readlink(fx_path(rel), what + 1, sizeof(what) - 2);
+		what[0] = '>';
+		what[n > 0 ? 1 + n : 1] = 0;
+		return what;
+	}
+	text = fx_text(rel);
+	snprintf(what, sizeof(what), "=%s", text ? text : "(unreadable)");
+	return what;
+}
+
 /* Every file of the plan stands complete below prefix ("" or "current/"). */
 static inline void fx_assert_complete(const struct fx_plan *f, const char *prefix)
 {
 	char rel[400];
 
 	for (size_t i = 0; i < f->layout.n_files; i++) {
+		const char *what;
+
 		snprintf(rel, sizeof(rel), "%s%s", prefix, f->paths[i]);
-		fx_assert_text(rel, f->content[i]);
+		what = fx_what(rel);
+		if (!what || strcmp(what, f->what[i]))
+			fail_msg("%s: %s instead of %s", rel, what ? what : "(nothing)", f->what[i]);
 	}
 }
 

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+/* What the sources of unpack.h share. Row 2; calls layout (names, globs), json (escaping), sys, verify. */
+#ifndef FETCHER_UNPACK_INTERNAL_H
+#define FETCHER_UNPACK_INTERNAL_H
+
+#include "sys.h"
+#include "unpack.h"
+#include "verify.h"
+
+#define TAR_BLOCK 512
+/* Test hook: how much lies between two checkpoints. */
+extern uint64_t unpack_checkpoint_bytes;
+/* Longest excerpt of foreign text in a message. */
+#define UNPACK_SHOWN 200
+
+/* CODE_UNSAFE: entry "<name, escaped>": why. */
+int unpack_unsafe(const char *name, const char *why, struct err *e);
+
+/* --- unpack_decode.c: the tar, whatever it was wrapped in --- */
+
+struct decoder;
+/* offset: of the layer's first byte that the source will give (CODEC_NONE only). */
+int decoder_open(struct decoder **ret, const struct unpack_source *src, enum layout_codec codec,
+		 uint64_t offset, struct err *e);
+void decoder_free(struct decoder *d);
+static inline void cleanup_decoder_fn(struct decoder **d) { decoder_free(*d); }
+#define _cleanup_decoder_ __attribute__((cleanup(cleanup_decoder_fn)))
+/*
+ * The next piece of the tar: a multiple of TAR_BLOCK bytes, but for the last one; *ret_n 0 = the end. Valid until
+ * the next call. So whoever reads in blocks never needs two pieces at once.
+ */
+int decoder_next(struct decoder *d, const uint8_t **ret, size_t *ret_n, struct err *e);
+/* CODEC_NONE, before decoder_next: at most max bytes, as they come. */
+int decoder_raw(struct decoder *d, uint64_t max, const uint8_t **ret, size_t *ret_n, struct err *e);
+uint64_t decoder_in(const struct decoder *d);	/* bytes of the layer read so far, the skipped offset included */
+
+/* --- unpack_write.c: files below one directory --- */
+
+struct writer {
+	int dirfd;
+	bool leftovers;		/* an earlier run may have left files behind: they give way */
+	void (*written)(void *arg, uint64_t bytes);
+	void *arg;
+	/* the file that is open */
+	bool dry;		/* only hashed */
+	bool sparse;
+	int fd;
+	char *path;
+	uint64_t size, pos;	/* hashed up to pos */
+	struct hasher hash;
+	uint8_t *buf;		/* small pieces are collected; WRITER_BUF bytes, allocated when first needed */
+	size_t buffered;	/* they belong right before pos */
+};
+void writer_release(struct writer *w);
+/* size: the whole file's. */
+int writer_begin(struct writer *w, const char *path, uint64_t size, bool sparse, bool dry, struct err *e);
+/*
+ * Goes on with a file of which `done` bytes are there. hashed and state: as hasher_export gave them. CODE_LOCAL where the
+ * file on disk cannot be that one.
+ */
+int writer_resume(struct writer *w, const char *path, uint64_t size, uint64_t done, uint64_t hashed,
+		  const uint8_t state[static HASHER_STATE_MAX], struct err *e);
+/* off is never below what was written before; what lies between is a hole (sparse only). */
+int writer_data(struct writer *w, uint64_t off, const void *p, size_t n, struct err *e);
+int writer_flush(struct writer *w, struct err *e);	/* nothing is buffered any more */
+int writer_end(struct writer *w, struct digest *ret, struct err *e);
+int writer_link(struct writer *w, const char *from, const char *to, struct err *e);
+int writer_move(struct writer *w, const char *from, const char *to, struct err *e);
+int writer_remove(struct writer *w, const char *path, struct err *e);	/* a file or a tree; absent is fine */
+/* A regular file of ours of exactly this size. */
+bool writer_has(const struct writer *w, const char *path, uint64_t size);
+
+/* --- unpack_name.c: where an entry goes --- */
+
+enum place {
+	PLACE_ENTRY = 0,	/* *ret is the path in the plan */
+	PLACE_OUTSIDE,		/* not below subdir */
+	PLACE_ROOT,		/* the tree's own directory */
+	PLACE_WHITEOUT,		/* *ret as layout_merge wants it */
+	PLACE_IGNORED,		/* bookkeeping of AUFS in an image layer */
+};
+/* *ret is set with ENTRY and WHITEOUT only; the caller frees it. CODE_UNSAFE. */
+int name_place(const struct layout_tree *t, const char *name, enum place *ret_place, char **ret, struct err *e);
+/*
+ * The text of the symlink at `path` (as name_place gave it) that the archive wants to point to `target`: relative, and
+ * without ".." behind the first name. So what it means does not depend on other links, and a chain of links that each
+ * stay inside stays inside. CODE_UNSAFE when it points out of the tree.
+ */
+int name_target(const struct layout_tree *t, const char *path, const char *target, char **ret, struct err *e);
+/* Is `text` one that name_target could have made for the link at path? */
+bool name_target_ok(const char *path, const char *text);
+
+/* --- unpack_list.c: what came out so far --- */
+
+struct list_node;
+struct list {
+	struct layout_file *files;	/* path NULL = replaced by a later entry */
+	size_t n_files, cap_files;
+	char **whiteouts;
+	size_t n_whiteouts, cap_whiteouts;
+	struct list_node *nodes;	/* every name on the way to a file; 0 is the root */
+	size_t n_nodes, cap_nodes;
+	uint32_t *buckets;
+	size_t n_buckets;
+	char *names;
+	size_t n_names, cap_names;
+	uint64_t path_bytes, seed;
+};
+enum list_is { LIST_NOTHING = 0, LIST_FILE, LIST_DIR };	/* FILE: also symlinks */
+
+void unpack_list_release(struct list *l);
+/* What path is. *ret_file: its index, SIZE_MAX for a directory without an entry. CODE_UNSAFE when it is below a file or link. */
+int unpack_list_look(struct list *l, const char *path, enum list_is *ret, size_t *ret_file, struct err *e);
+/* Takes f over when it succeeds. path is not there yet, or is a directory and f one too. */
+int unpack_list_add(struct list *l, struct layout_file *f, struct err *e);
+int unpack_list_whiteout(struct list *l, char *path, struct err *e);	/* takes path over, always */
+void unpack_list_drop(struct list *l, const char *path);	/* with all that is below it */
+/* Leaves files and whiteouts as a result: without gaps and without directories that hold something. */
+void unpack_list_finish(struct list *l);
+/* A symlink with its text in the same allocation as the path, so that one free() frees both. */
+int unpack_list_symlink(const char *path, const char *text, struct layout_file *ret, struct err *e);
+
+/* --- unpack_state.c: checkpoints --- */
+
+struct unpack_open {			/* the entry that a checkpoint interrupted */
+	struct layout_file file;	/* without digest; path owned; NULL = none */
+	uint64_t done, hashed;
+	uint8_t hash[HASHER_STATE_MAX];
+};
+struct unpack_progress {
+	uint64_t offset;		/* of the layer */
+	uint64_t entries, skipped, bytes, regular;
+	bool saw_subdir;
+	struct unpack_open open;
+};
+/* -1: too large, or no memory; then there is no checkpoint. */
+int state_save(const struct layout_tree *t, const struct unpack_progress *p, const struct list *l, struct buf *ret);
+/* Believes nothing. CODE_LOCAL and retryable: start over. l is empty; may be half filled on failure. */
+int state_load(const struct layout_tree *t, const struct unpack_checkpoint *c, const struct writer *w,
+	       struct unpack_progress *ret, struct list *l, struct err *e);
+
+#endif
