@@ -30,7 +30,7 @@ struct job {
 	bool ready;			/* result holds the files of a verified layer */
 	const struct job *twin;		/* the same layer, with the same outcome, came before (images repeat layers) */
 	/* a run that was killed in mid-layer */
-	bool resuming;
+	bool resuming, resumed;		/* now; in this try */
 	struct unpack_checkpoint resume;
 	uint64_t hashed_at;
 	uint8_t hash_state[HASHER_STATE_MAX];
@@ -73,6 +73,10 @@ static int open_dir(struct job *j, struct err *e)
 	if (mkdirat(partial_fd(j), j->dir_name, 0700) && errno != EEXIST)
 		return err_errno(e, CODE_LOCAL, errno, "cannot make .fetcher/partial/%s", j->dir_name);
 	j->dirfd = sys_open_beneath(partial_fd(j), j->dir_name, O_RDONLY | O_DIRECTORY, 0);
+	/* something else under the name: the directory is ours alone, so it goes */
+	if (j->dirfd < 0 && (errno == ELOOP || errno == ENOTDIR) &&
+	    sys_remove_tree(partial_fd(j), j->dir_name) == 0 && mkdirat(partial_fd(j), j->dir_name, 0700) == 0)
+		j->dirfd = sys_open_beneath(partial_fd(j), j->dir_name, O_RDONLY | O_DIRECTORY, 0);
 	if (j->dirfd < 0)
 		return err_errno(e, CODE_LOCAL, errno, "cannot open .fetcher/partial/%s", j->dir_name);
 	return 0;
@@ -157,7 +161,7 @@ static int on_start(void *arg, uint64_t *ret_at, uint8_t state[HASHER_STATE_MAX]
 
 	if (open_dir(j, e))
 		return -1;
-	j->resuming = j->t->codec == CODEC_NONE && journal_read(j);
+	j->resuming = j->resumed = j->t->codec == CODEC_NONE && journal_read(j);
 	if (!j->resuming) {
 		*ret_at = 0;
 		return clear_dir(j, e);
@@ -447,9 +451,30 @@ static int merge(struct run *r, struct layout *l, struct err *e)
 		struct unpack_result *u = &r->jobs[i].result;
 		if (layout_merge(l, i, u->files, u->n_files, u->whiteouts, u->n_whiteouts, e))
 			return -1;
-		l->n_excluded += u->skipped;
+		/* what lies outside the subdir of an image was not left out by anybody's wish */
+		if (!*l->trees[i].subdir)
+			l->n_excluded += u->skipped;
 	}
 	return layout_finish(l, e);
+}
+
+/* What an earlier run left in mid-layer was damaged meanwhile: those layers start over. */
+static bool forget_resumed(struct run *r)
+{
+	bool some = false;
+
+	for (size_t i = 0; i < r->n; i++) {
+		struct job *j = &r->jobs[i];
+		if (!j->resumed || j->ready)
+			continue;
+		unlinkat(partial_fd(j), j->journal_name, 0);
+		cleanup_close_fn(&j->dirfd);
+		buf_release(&j->resume.state);
+		unpack_result_release(&j->result);
+		j->resuming = false;
+		some = true;
+	}
+	return some;
 }
 
 int trees_unpack(struct layout *l, const struct trees_options *o, struct transfer_stats *stats, uint64_t *ret_reused,
@@ -461,7 +486,14 @@ int trees_unpack(struct layout *l, const struct trees_options *o, struct transfe
 	r.of_item = calloc(r.n + 1, sizeof(*r.of_item));
 	int rc = r.jobs && r.of_item ? 0 : err_oom(e);
 	if (rc == 0)
-		rc = prepare(&r, l, ret_reused, e) || check_space(&r, e) || fetch(&r, stats, e) || merge(&r, l, e) ? -1 : 0;
+		rc = prepare(&r, l, ret_reused, e) || check_space(&r, e) ? -1 : 0;
+	if (rc == 0) {
+		rc = fetch(&r, stats, e);
+		if (rc && e->code == CODE_LOCAL && forget_resumed(&r))
+			rc = fetch(&r, stats, e);
+	}
+	if (rc == 0)
+		rc = merge(&r, l, e);
 	for (size_t i = 0; r.jobs && i < r.n; i++) {
 		cleanup_close_fn(&r.jobs[i].dirfd);
 		buf_release(&r.jobs[i].resume.state);
