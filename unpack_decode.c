@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Decoders of unpack.h: zstd, gzip (ISA-L), none. RFC 1952 (members, trailer), RFC 8878 (frames, skippable frames). */
+/*
+ * Decoders of unpack.h: zstd, gzip (ISA-L), none. RFC 1952 (members, trailer), RFC 8878 (frames,
+ * skippable frames).
+ */
 #include "unpack_internal.h"
 
+#include <crc.h>
 #include <igzip_lib.h>
 #include <string.h>
 #include <zstd.h>
@@ -29,10 +33,11 @@ struct decoder {
 	size_t n_carry;
 	bool in_stream;			/* inside a frame or member */
 	bool any;			/* at least one has begun */
-	bool full;			/* the last step filled its buffer: more may be waiting inside */
+	bool full; /* the last step filled its buffer: more may be waiting inside */
 	unsigned stalled;		/* calls of the inflater that moved nothing */
 	ZSTD_DCtx *zstd;
 	struct inflate_state *gzip;
+	uint32_t member_crc, member_n;	/* of the member's header or output so far */
 };
 
 /* --- input --- */
@@ -56,7 +61,9 @@ static int fill(struct decoder *d, struct err *e)
 	d->in = p;
 	d->in_n = n;
 	d->in_end = n == 0;
-	return u64_add(d->in_total, n, &d->in_total) ? 0 : err_set(e, CODE_INTERNAL, "layer without end");
+	if (!u64_add(d->in_total, n, &d->in_total))
+		return err_set(e, CODE_INTERNAL, "layer without end");
+	return 0;
 }
 
 static const char *magic_name(const uint8_t *p, size_t n)
@@ -119,12 +126,15 @@ static int check_magic(struct decoder *d, struct err *e)
 	if (gather_head(d, e))
 		return -1;
 	found = magic_name(d->in, d->in_n);
-	if (d->in_n == 0 || (d->codec == CODEC_NONE && !found) || (found && strcmp(found, expected) == 0))
+	if (d->in_n == 0 || (d->codec == CODEC_NONE && !found) ||
+	    (found && strcmp(found, expected) == 0))
 		return 0;
 	if (found)
-		return err_set(e, CODE_UNSUPPORTED, "the layer is %s by its media type, but %s by its first bytes",
+		return err_set(e, CODE_UNSUPPORTED,
+			       "the layer is %s by its media type, but %s by its first bytes",
 			       expected, found);
-	return err_set(e, CODE_UNSUPPORTED, "the layer is %s by its media type, but its first bytes "
+	return err_set(e, CODE_UNSUPPORTED,
+		       "the layer is %s by its media type, but its first bytes "
 		       "(%02x%02x...) are those of something else",
 		       expected, d->in[0], d->in_n > 1 ? d->in[1] : 0);
 }
@@ -143,11 +153,13 @@ static int zstd_error(size_t rc, struct err *e)
 		return err_set(e, CODE_UNSUPPORTED, "the layer's zstd window is larger than %u MiB",
 			       1U << (LIMIT_ZSTD_WINDOW_LOG - 20));
 	case ZSTD_error_dictionary_wrong:
-		return err_set(e, CODE_UNSUPPORTED, "the layer was compressed with a zstd dictionary");
+		return err_set(e, CODE_UNSUPPORTED,
+			       "the layer was compressed with a zstd dictionary");
 	case ZSTD_error_memory_allocation:
 		return err_oom(e);
 	case ZSTD_error_prefix_unknown:
-		return err_set(e, CODE_INTEGRITY, "something that is no zstd frame follows in the layer");
+		return err_set(e, CODE_INTEGRITY,
+			       "something that is no zstd frame follows in the layer");
 	default:
 		return err_set(e, CODE_INTEGRITY, "the layer's zstd data are damaged: %s",
 			       ZSTD_getErrorName(rc));
@@ -194,22 +206,106 @@ static int zstd_step(struct decoder *d, size_t *ret_n, struct err *e)
 static int gzip_start(struct decoder *d, struct err *e)
 {
 	d->gzip = malloc(sizeof(*d->gzip));
-	if (!d->gzip)
-		return err_oom(e);
-	isal_inflate_init(d->gzip);
-	d->gzip->crc_flag = ISAL_GZIP;	/* header parsed, CRC and length of the trailer compared */
+	return d->gzip ? 0 : err_oom(e);
+}
+
+static int gzip_damaged(struct err *e)
+{
+	return err_set(e, CODE_INTEGRITY, "the layer's gzip data are damaged");
+}
+
+/* n bytes of a member's header or trailer; with p NULL they are skipped. */
+static int gzip_take(struct decoder *d, uint8_t *p, size_t n, struct err *e)
+{
+	while (n) {
+		if (fill(d, e))
+			return -1;
+		if (d->in_end)
+			return truncated("gzip", e);
+		size_t k = MIN(n, d->in_n);
+		d->member_crc = crc32_gzip_refl(d->member_crc, d->in, k);
+		if (p) {
+			memcpy(p, d->in, k);
+			p += k;
+		}
+		d->in += k;
+		d->in_n -= k;
+		n -= k;
+	}
 	return 0;
 }
 
-static int gzip_error(int rc, bool later_member, struct err *e)
+static int gzip_skip_text(struct decoder *d, struct err *e)
 {
-	if (rc == ISAL_INVALID_WRAPPER && later_member)
+	uint8_t c;
+
+	do
+		if (gzip_take(d, &c, 1, e))
+			return -1;
+	while (c);
+	return 0;
+}
+
+/*
+ * RFC 1952 2.3. ISA-L could read headers as well, but only those that come in one piece: what it
+ * knows of their flags it forgets from call to call.
+ */
+static int gzip_header(struct decoder *d, struct err *e)
+{
+	enum { FHCRC = 2, FEXTRA = 4, FNAME = 8, FCOMMENT = 16, RESERVED = 0xe0 };
+	uint8_t h[10], n[2];
+	uint32_t crc;
+
+	d->member_crc = 0;
+	if (gzip_take(d, h, 2, e))
+		return -1;
+	if (h[0] != 0x1f || h[1] != 0x8b)
 		return err_set(e, CODE_INTEGRITY, "something follows the gzip data of the layer");
-	if (rc == ISAL_UNSUPPORTED_METHOD)
+	if (gzip_take(d, h + 2, sizeof(h) - 2, e))
+		return -1;
+	if (h[2] != 8 || (h[3] & RESERVED))
 		return err_set(e, CODE_UNSUPPORTED, "the layer's gzip data use an unknown method");
-	if (rc == ISAL_INCORRECT_CHECKSUM)
-		return err_set(e, CODE_INTEGRITY, "the CRC or length at the end of the layer's gzip data is wrong");
-	return err_set(e, CODE_INTEGRITY, "the layer's gzip data are damaged (%d)", rc);
+	if (h[3] & FEXTRA && (gzip_take(d, n, 2, e) ||
+			      gzip_take(d, NULL, (size_t)n[0] | (size_t)n[1] << 8, e)))
+		return -1;
+	if ((h[3] & FNAME && gzip_skip_text(d, e)) || (h[3] & FCOMMENT && gzip_skip_text(d, e)))
+		return -1;
+	crc = d->member_crc;
+	if (h[3] & FHCRC && gzip_take(d, n, 2, e))
+		return -1;
+	if (h[3] & FHCRC && (crc & 0xffff) != (n[0] | (uint32_t)n[1] << 8))
+		return err_set(e, CODE_INTEGRITY, "the CRC of a gzip header in the layer is wrong");
+	isal_inflate_init(d->gzip);
+	d->in_stream = true;
+	d->any = true;
+	d->member_crc = d->member_n = 0;
+	return 0;
+}
+
+/*
+ * CRC and length of what came out. The inflater may have taken some of it in already: whole bytes,
+ * low ones first.
+ */
+static int gzip_trailer(struct decoder *d, struct err *e)
+{
+	uint64_t ahead = d->gzip->read_in >> (d->gzip->read_in_length & 7), le = 0;
+	size_t n = d->gzip->read_in_length > 0 ? (size_t)d->gzip->read_in_length / 8 : 0;
+	uint32_t crc = d->member_crc;
+	uint8_t t[8];
+
+	if (n > sizeof(t))
+		return gzip_damaged(e);
+	for (size_t i = 0; i < n; i++)
+		t[i] = (uint8_t)(ahead >> (8 * i));
+	if (gzip_take(d, t + n, sizeof(t) - n, e))
+		return -1;
+	for (size_t i = 0; i < sizeof(t); i++)
+		le |= (uint64_t)t[i] << (8 * i);
+	d->in_stream = false;
+	if (le != ((uint64_t)d->member_n << 32 | crc))
+		return err_set(e, CODE_INTEGRITY,
+			       "the CRC or length at the end of the layer's gzip data is wrong");
+	return 0;
 }
 
 /* Runs the inflater once. *ret_n: what it brought. */
@@ -223,37 +319,40 @@ static int gzip_inflate(struct decoder *d, uint8_t *out, size_t room, size_t *re
 	d->gzip->next_out = out;
 	d->gzip->avail_out = (uint32_t)room;
 	rc = isal_inflate(d->gzip);
+	/* After an error its counts mean nothing. */
+	if ((rc != ISAL_DECOMP_OK && rc != ISAL_END_INPUT) || d->gzip->avail_in > n ||
+	    d->gzip->avail_out > room)
+		return gzip_damaged(e);
 	n -= d->gzip->avail_in;
 	d->in += n;
 	d->in_n -= n;
 	*ret_n = room - d->gzip->avail_out;
-	if (rc != ISAL_DECOMP_OK && rc != ISAL_END_INPUT)
-		return gzip_error(rc, d->any && !d->in_stream, e);
+	d->member_crc = crc32_gzip_refl(d->member_crc, out, *ret_n);
+	d->member_n += (uint32_t)*ret_n;
 	d->stalled = n || *ret_n ? 0 : d->stalled + 1;
-	return d->stalled > STALLED_MAX ? gzip_error(rc, false, e) : 0;
+	return d->stalled > STALLED_MAX ? gzip_damaged(e) : 0;
 }
 
+/* RFC 1952 2.2: members follow each other without anything between. */
 static int gzip_step(struct decoder *d, size_t *ret_n, struct err *e)
 {
-	size_t n = 0, k;
+	size_t n = 0, k = 0;
 
 	while (n < OUT_SIZE) {
 		if (!d->full && fill(d, e))
 			return -1;
 		if (!d->full && d->in_end)
 			break;
+		if (!d->in_stream && gzip_header(d, e))
+			return -1;
 		if (gzip_inflate(d, d->out + n, OUT_SIZE - n, &k, e))
 			return -1;
 		n += k;
 		d->full = n == OUT_SIZE;
-		d->in_stream = true;
 		if (d->gzip->block_state != ISAL_BLOCK_FINISH)
 			continue;
-		/* RFC 1952 2.2: members follow each other without anything between. */
-		isal_inflate_reset(d->gzip);
-		d->gzip->crc_flag = ISAL_GZIP;
-		d->in_stream = false;
-		d->any = true;
+		if (gzip_trailer(d, e))
+			return -1;
 		d->full = false;
 	}
 	if (n < OUT_SIZE && (d->in_stream || !d->any))

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * What came out of an archive so far (unpack.h): the files, and a tree of all names on the way to them, so that an entry
- * can be compared with earlier ones, and a directory replaced, in time that does not depend on how many there are.
+ * What came out of an archive so far (unpack.h): the files, and a tree of all names on the way to
+ * them, so that an entry can be compared with earlier ones, and a directory replaced, in time that
+ * does not depend on how many there are.
  */
 #include "unpack_internal.h"
 
@@ -135,7 +136,10 @@ static int add_root(struct list *l, struct err *e)
 static int add_child(struct list *l, uint32_t parent, struct str name, uint32_t *ret, struct err *e)
 {
 	struct list_node n = {
-		.parent = parent, .file = NO_FILE, .hash = hash_of(l, parent, name), .name_n = (uint16_t)name.n,
+		.parent = parent,
+		.file = NO_FILE,
+		.hash = hash_of(l, parent, name),
+		.name_n = (uint16_t)name.n,
 	};
 	uint32_t i = (uint32_t)l->n_nodes;
 
@@ -183,13 +187,16 @@ static uint32_t find(const struct list *l, const char *path, bool *ret_blocked)
 	return at;
 }
 
-int unpack_list_look(struct list *l, const char *path, enum list_is *ret, size_t *ret_file, struct err *e)
+int unpack_list_look(struct list *l, const char *path, enum list_is *ret, size_t *ret_file,
+		     struct err *e)
 {
 	bool blocked;
 	uint32_t i = find(l, path, &blocked);
 
 	if (blocked)
-		return unpack_unsafe(path, "an earlier file or link of the archive is one of its directories", e);
+		return unpack_unsafe(
+			path, "an earlier file or link of the archive is one of its directories",
+			e);
 	*ret_file = SIZE_MAX;
 	*ret = LIST_NOTHING;
 	if (i == 0)
@@ -249,14 +256,17 @@ static void kill_node(struct list *l, uint32_t i)
 		link = &l->nodes[*link].chain;
 	*link = n->chain;
 	if (n->file != NO_FILE) {
-		free(l->files[n->file].path);
+		layout_file_release(&l->files[n->file]);
 		l->files[n->file] = (struct layout_file){ 0 };
 	}
 	n->kind = NODE_DEAD;
 	n->file = NO_FILE;
 }
 
-/* A name that comes again gets a new node. A dead one is met here once more at most: when its parent dies. */
+/*
+ * A name that comes again gets a new node. A dead one is met here once more at most: when its
+ * parent dies.
+ */
 void unpack_list_drop(struct list *l, const char *path)
 {
 	bool blocked;
@@ -293,7 +303,8 @@ void unpack_list_finish(struct list *l)
 	size_t kept = 0;
 
 	for (uint32_t i = 1; i < l->n_nodes; i++)
-		if (l->nodes[i].kind == NODE_DIR && l->nodes[i].file != NO_FILE && holds_something(l, i)) {
+		if (l->nodes[i].kind == NODE_DIR && l->nodes[i].file != NO_FILE &&
+		    holds_something(l, i)) {
 			free(l->files[l->nodes[i].file].path);
 			l->files[l->nodes[i].file].path = NULL;
 		}
@@ -321,7 +332,8 @@ int unpack_list_symlink(const char *path, const char *text, struct layout_file *
 		return err_oom(e);
 	}
 	*ret = (struct layout_file){
-		.kind = LAYOUT_SYMLINK, .path = own_path, .data = (const uint8_t *)own_text, .size = n_text,
+		.kind = LAYOUT_SYMLINK, .path = own_path,
+		.data = (const uint8_t *)own_text, .size = n_text,
 	};
 	digest_of(DIGEST_SHA256, text, n_text, &ret->digest);
 	return 0;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Names inside archives (unpack.h): where an entry goes, what a link may point to. Whiteouts: OCI image-spec layer.md,
- * "Whiteouts"; other names that begin with ".wh..wh." are bookkeeping of AUFS.
+ * Names inside archives (unpack.h): where an entry goes, what a link may point to. Whiteouts: OCI
+ * image-spec layer.md, "Whiteouts"; other names that begin with ".wh..wh." are bookkeeping of AUFS.
  */
 #include "unpack_internal.h"
 
@@ -80,7 +80,10 @@ static int clean(const struct layout_tree *t, const char *name, struct buf *ret,
 	}
 }
 
-/* *ret: `path` relative to subdir ("models/"). 1 = below, 0 = the directory itself (""), -1 = neither. */
+/*
+ * *ret: `path` relative to subdir ("models/"). 1 = below, 0 = the directory itself (""), -1 =
+ * neither.
+ */
 static int below(const char *path, const char *subdir, const char **ret)
 {
 	size_t n = subdir ? strlen(subdir) : 0;
@@ -116,8 +119,8 @@ static bool holds_subdir(const char *dir, const char *subdir)
 }
 
 /* `path` is what is whited out, as a path in the image; opaque: all that is in it. */
-static int whiteout(const struct layout_tree *t, const char *path, bool opaque, enum place *ret_place,
-		    char **ret, struct err *e)
+static int whiteout(const struct layout_tree *t, const char *path, bool opaque,
+		    enum place *ret_place, char **ret, struct err *e)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT(2 * LIMIT_PATH);
 	bool all = t->subdir && *t->subdir && holds_subdir(path, t->subdir);
@@ -148,8 +151,8 @@ static int whiteout(const struct layout_tree *t, const char *path, bool opaque, 
 
 /* --- places --- */
 
-static int place_whiteout(const struct layout_tree *t, struct buf *path, const char *base, enum place *ret_place,
-			  char **ret, struct err *e)
+static int place_whiteout(const struct layout_tree *t, struct buf *path, const char *base,
+			  enum place *ret_place, char **ret, struct err *e)
 {
 	bool opaque = strcmp(base, OPAQUE) == 0;
 	_cleanup_free_ char *name = NULL;
@@ -169,7 +172,8 @@ static int place_whiteout(const struct layout_tree *t, struct buf *path, const c
 	return path->failed ? err_oom(e) : whiteout(t, buf_cstr(path), opaque, ret_place, ret, e);
 }
 
-int name_place(const struct layout_tree *t, const char *name, enum place *ret_place, char **ret, struct err *e)
+int name_place(const struct layout_tree *t, const char *name, enum place *ret_place, char **ret,
+	       struct err *e)
 {
 	_cleanup_buf_ struct buf path = BUF_INIT(LIMIT_PATH), full = BUF_INIT(2 * LIMIT_PATH);
 	const char *slash, *rel;
@@ -236,7 +240,8 @@ static int relative(const char *path, const char *to, struct buf *ret)
 }
 
 /* Where target leads from the link at `path`, as a path in the plan. */
-static int resolve(const struct layout_tree *t, const char *path, const char *target, struct buf *ret, struct err *e)
+static int resolve(const struct layout_tree *t, const char *path, const char *target,
+		   struct buf *ret, struct err *e)
 {
 	_cleanup_buf_ struct buf at = BUF_INIT(3 * LIMIT_PATH);
 	size_t n_prefix = t->prefix ? strlen(t->prefix) : 0;
@@ -255,11 +260,34 @@ static int resolve(const struct layout_tree *t, const char *path, const char *ta
 	if (!t->image)
 		return buf_adds(ret, buf_cstr(&at)) ? err_oom(e) : 0;
 	if (below(buf_cstr(&at), t->subdir, &rel) < 0)
-		return unpack_unsafe(path, "a link that points out of the part of the image that is pulled", e);
+		return unpack_unsafe(
+			path, "a link that points out of the part of the image that is pulled", e);
 	return prefixed(t, rel, ret) ? err_oom(e) : 0;
 }
 
-int name_target(const struct layout_tree *t, const char *path, const char *target, char **ret, struct err *e)
+/* Without the components that say nothing: "./a//b/" is "a/b". */
+static int tidy(const char *target, char **ret, struct err *e)
+{
+	struct buf text = BUF_INIT(LIMIT_PATH);
+
+	for (const char *p = target; *p;) {
+		size_t n = strcspn(p, "/");
+		if (n && !(n == 1 && *p == '.')) {
+			if (text.len)
+				buf_addc(&text, '/');
+			buf_add(&text, p, n);
+		}
+		p += n;
+		p += strspn(p, "/");
+	}
+	if (text.len == 0)
+		buf_addc(&text, '.');
+	*ret = buf_steal(&text);
+	return *ret ? 0 : err_oom(e);
+}
+
+int name_target(const struct layout_tree *t, const char *path, const char *target, char **ret,
+		struct err *e)
 {
 	_cleanup_buf_ struct buf to = BUF_INIT(4 * LIMIT_PATH), text = BUF_INIT(LIMIT_PATH - 1);
 	_cleanup_free_ char *checked = NULL;
@@ -277,10 +305,8 @@ int name_target(const struct layout_tree *t, const char *path, const char *targe
 	if (to.len && layout_check_path((struct str){ to.data, to.len }, &checked, e))
 		return err_wrap(e, "target of a link");
 	/* its own words: "a/.." through another link is not what the text alone says (layout_finish walks the chains) */
-	if (!t->image) {
-		*ret = strdup(target);
-		return *ret ? 0 : err_oom(e);
-	}
+	if (!t->image)
+		return tidy(target, ret, e);
 	if (relative(path, buf_cstr(&to), &text))
 		return unpack_unsafe(path, "a link to too long a path", e);
 	*ret = buf_steal(&text);

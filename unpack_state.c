@@ -1,13 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Checkpoints of unpack.h: what was done of a plain tar, as bytes. Integers are little-endian; texts and digests carry
- * their length. The last 32 bytes are the SHA-256 of the rest: it tells a torn write, not a forger.
+ * Checkpoints of unpack.h: what was done of a plain tar, as bytes. Integers are little-endian;
+ * texts and digests carry their length. The last 32 bytes are the SHA-256 of the rest: it tells a
+ * torn write, not a forger.
  */
 #include "unpack_internal.h"
 
 #include <string.h>
 
 #define MAGIC "fetcher unpack 1\n"
+#define CHECKPOINT_MS 1000
+/* A checkpoint is never a large part of what is written. */
+#define CHECKPOINT_SHARE 8
+
+uint64_t unpack_checkpoint_bytes = 8 * MIB;
 
 /* --- writing --- */
 
@@ -56,7 +62,8 @@ static void put_tree(struct buf *b, const struct layout_tree *t)
 	put_digest(b, &key);
 }
 
-int state_save(const struct layout_tree *t, const struct unpack_progress *p, const struct list *l, struct buf *ret)
+int state_save(const struct layout_tree *t, const struct unpack_progress *p, const struct list *l,
+	       struct buf *ret)
 {
 	struct digest sum;
 	size_t n = 0;
@@ -168,8 +175,9 @@ static void get_link(struct reader *r, struct layout_file *f)
 
 	f->path = NULL;
 	if (!path || !text || strlen(text) != f->size || !name_target_ok(path, text) ||
-	    unpack_list_symlink(path, text, &link, &ignored) || !digest_equal(&link.digest, &f->digest)) {
-		free(link.path);
+	    unpack_list_symlink(path, text, &link, &ignored) ||
+	    !digest_equal(&link.digest, &f->digest)) {
+		layout_file_release(&link);
 		r->bad = true;
 		return;
 	}
@@ -194,10 +202,8 @@ static void get_file(struct reader *r, struct layout_file *ret)
 		 f.size > INT64_MAX || (kind == LAYOUT_DIR && f.size);
 	if (kind == LAYOUT_SYMLINK)
 		get_link(r, &f);
-	if (r->bad) {
-		free(f.path);
-		f.path = NULL;
-	}
+	if (r->bad)
+		layout_file_release(&f);
 	*ret = f;
 }
 
@@ -209,7 +215,7 @@ static int refuse(const char *why, struct err *e)
 }
 
 /* The same path twice, or below a file: no archive makes that. */
-static int take_file(const struct writer *w, struct list *l, struct layout_file *f, struct err *e)
+static int take_listed(const struct writer *w, struct list *l, struct layout_file *f, struct err *e)
 {
 	enum list_is is = LIST_NOTHING;
 	struct err ignored = { 0 };
@@ -218,7 +224,8 @@ static int take_file(const struct writer *w, struct list *l, struct layout_file 
 	if (unpack_list_look(l, f->path, &is, &other, &ignored) || is == LIST_FILE ||
 	    (is == LIST_DIR && (f->kind != LAYOUT_DIR || other != SIZE_MAX)))
 		return refuse("its list of files contradicts itself", e);
-	if (f->kind == LAYOUT_FILE && (f->digest.alg != DIGEST_SHA256 || !writer_has(w, f->path, f->size)))
+	if (f->kind == LAYOUT_FILE &&
+	    (f->digest.alg != DIGEST_SHA256 || !writer_has(w, f->path, f->size)))
 		return refuse("a file of it is missing", e);
 	return unpack_list_add(l, f, e);
 }
@@ -255,8 +262,8 @@ static int get_lists(struct reader *r, const struct writer *w, struct list *l, s
 		get_file(r, &f);
 		if (r->bad)
 			break;
-		if (take_file(w, l, &f, e)) {
-			free(f.path);
+		if (take_listed(w, l, &f, e)) {
+			layout_file_release(&f);
 			return -1;
 		}
 	}
@@ -269,14 +276,18 @@ static bool open_fits(const struct unpack_open *o, struct list *l, uint64_t offs
 	enum list_is is;
 	size_t other;
 
-	/* The midstate is one of whole blocks of SHA-256; the entry's data began at a block of the tar. */
+	/*
+	 * The midstate is one of whole blocks of SHA-256; the entry's data began at a block of the
+	 * tar.
+	 */
 	return o->file.kind == LAYOUT_FILE && o->done <= o->file.size && o->hashed <= o->done &&
 	       o->done - o->hashed < SHA256_BLOCK_SIZE && o->hashed % SHA256_BLOCK_SIZE == 0 &&
 	       o->done <= offset && (offset - o->done) % TAR_BLOCK == 0 &&
 	       unpack_list_look(l, o->file.path, &is, &other, &ignored) == 0 && is == LIST_NOTHING;
 }
 
-static int get_open(struct reader *r, struct list *l, uint64_t offset, struct unpack_open *ret, struct err *e)
+static int get_open(struct reader *r, struct list *l, uint64_t offset, struct unpack_open *ret,
+		    struct err *e)
 {
 	struct unpack_open o = { 0 };
 
@@ -287,7 +298,7 @@ static int get_open(struct reader *r, struct list *l, uint64_t offset, struct un
 	o.hashed = get(r, 8);
 	struct str s = get_bytes(r, sizeof(o.hash));
 	if (r->bad || s.n != sizeof(o.hash) || !open_fits(&o, l, offset)) {
-		free(o.file.path);
+		layout_file_release(&o.file);
 		return refuse("its state is damaged", e);
 	}
 	memcpy(o.hash, s.p, s.n);
@@ -296,7 +307,8 @@ static int get_open(struct reader *r, struct list *l, uint64_t offset, struct un
 }
 
 /* Magic, sum, and that it is about this tree. */
-static int check_frame(const struct layout_tree *t, const struct unpack_checkpoint *c, struct reader *r, struct err *e)
+static int check_frame(const struct layout_tree *t, const struct unpack_checkpoint *c,
+		       struct reader *r, struct err *e)
 {
 	_cleanup_buf_ struct buf head = BUF_INIT(1024);
 	struct digest sum, stored = { .alg = DIGEST_SHA256 };
@@ -318,8 +330,8 @@ static int check_frame(const struct layout_tree *t, const struct unpack_checkpoi
 	return 0;
 }
 
-int state_load(const struct layout_tree *t, const struct unpack_checkpoint *c, const struct writer *w,
-	       struct unpack_progress *ret, struct list *l, struct err *e)
+int state_load(const struct layout_tree *t, const struct unpack_checkpoint *c,
+	       const struct writer *w, struct unpack_progress *ret, struct list *l, struct err *e)
 {
 	struct unpack_progress p = { .offset = c->offset };
 	struct reader r = { 0 };
@@ -342,4 +354,60 @@ int state_load(const struct layout_tree *t, const struct unpack_checkpoint *c, c
 	}
 	*ret = p;
 	return 0;
+}
+
+/* --- when --- */
+
+bool run_checkpoint_due(const struct run *r, uint64_t at)
+{
+	uint64_t fresh = at - r->last_at;
+
+	if (!r->checkpoints || fresh < CHECKPOINT_SHARE * r->state.len)
+		return false;
+	return fresh >= unpack_checkpoint_bytes ||
+	       (fresh > 0 && sys_now_ms() - r->last_ms >= CHECKPOINT_MS);
+}
+
+static int tell_checkpoint(struct run *r, uint64_t at, struct err *e)
+{
+	struct unpack_checkpoint c = { .offset = at, .state = r->state };
+
+	r->last_at = at;
+	r->last_ms = sys_now_ms();
+	return r->o->checkpoint(r->o->arg, &c, e);
+}
+
+int run_checkpoint(struct run *r, uint64_t at, struct err *e)
+{
+	r->p.offset = at;
+	if (state_save(r->t, &r->p, &r->list, &r->state)) {
+		r->checkpoints = false;	/* too much to say; the last one stays good */
+		return 0;
+	}
+	return tell_checkpoint(r, at, e);
+}
+
+int run_checkpoint_inside(struct run *r, const struct layout_file *f, uint64_t at, struct err *e)
+{
+	struct unpack_open *o = &r->p.open;
+	int rc;
+
+	if (!run_checkpoint_due(r, at))
+		return 0;
+	if (writer_flush(&r->w, e))
+		return -1;
+	*o = (struct unpack_open){ .file = *f, .done = r->w.pos };
+	o->hashed = hasher_export(&r->w.hash, o->hash);
+	rc = run_checkpoint(r, at, e);
+	*o = (struct unpack_open){ 0 };
+	return rc;
+}
+
+int run_no_more_checkpoints(struct run *r, struct err *e)
+{
+	if (!r->checkpoints)
+		return 0;
+	r->checkpoints = false;
+	buf_clear(&r->state);
+	return tell_checkpoint(r, 0, e);
 }

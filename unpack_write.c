@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-/* The confined writer of unpack.h: no name leaves dirfd, no link is followed, no file that is there is written to. */
+/*
+ * The confined writer of unpack.h: no name leaves dirfd, no link is followed, no file that is there
+ * is written to.
+ */
 #include "unpack_internal.h"
 
 #include <errno.h>
@@ -16,7 +19,8 @@ static int fail(const char *what, const char *path, struct err *e)
 {
 	char shown[UNPACK_SHOWN];
 
-	return err_errno(e, CODE_LOCAL, errno, "cannot %s %s", what, json_show(str_of(path), shown, sizeof(shown)));
+	return err_errno(e, CODE_LOCAL, errno, "cannot %s %s", what,
+			 json_show(str_of(path), shown, sizeof(shown)));
 }
 
 static void forget(struct writer *w)
@@ -56,7 +60,8 @@ static int create(struct writer *w, const char *path)
 	return dir < 0 ? -1 : openat(dir, leaf, flags, 0600);
 }
 
-int writer_begin(struct writer *w, const char *path, uint64_t size, bool sparse, bool dry, struct err *e)
+int writer_begin(struct writer *w, const char *path, uint64_t size, bool sparse, bool dry,
+		 struct err *e)
 {
 	forget(w);
 	w->size = size;
@@ -80,8 +85,8 @@ int writer_begin(struct writer *w, const char *path, uint64_t size, bool sparse,
 }
 
 /*
- * Of our own making. It may have a second name by now: that of a hard link that came after the checkpoint, and gets the
- * same bytes again.
+ * Of our own making. It may have a second name by now: that of a hard link that came after the
+ * checkpoint, and gets the same bytes again.
  */
 static bool is_ours(const struct stat *st)
 {
@@ -130,7 +135,8 @@ int writer_resume(struct writer *w, const char *path, uint64_t size, uint64_t do
 
 bool writer_has(const struct writer *w, const char *path, uint64_t size)
 {
-	_cleanup_close_ int fd = sys_open_beneath(w->dirfd, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
+	_cleanup_close_ int fd =
+		sys_open_beneath(w->dirfd, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
 	struct stat st;
 
 	return fd >= 0 && fstat(fd, &st) == 0 && is_ours(&st) && (uint64_t)st.st_size == size;
@@ -194,7 +200,8 @@ int writer_data(struct writer *w, uint64_t off, const void *data, size_t n, stru
 	const uint8_t *p = data;
 
 	if (off < w->pos || off > w->size || n > w->size - off || (off > w->pos && !w->sparse))
-		return err_set(e, CODE_INTEGRITY, "the data of an archive's entry are out of order");
+		return err_set(e, CODE_INTEGRITY,
+			       "the data of an archive's entry are out of order");
 	if (skip_to(w, off, e))
 		return -1;
 	hasher_update(&w->hash, p, n);
@@ -223,7 +230,8 @@ int writer_data(struct writer *w, uint64_t off, const void *data, size_t n, stru
 int writer_end(struct writer *w, struct digest *ret, struct err *e)
 {
 	if (w->pos < w->size && !w->sparse)
-		return err_set(e, CODE_INTEGRITY, "an entry of the archive has less data than it says");
+		return err_set(e, CODE_INTEGRITY,
+			       "an entry of the archive has less data than it says");
 	if (skip_to(w, w->size, e) || writer_flush(w, e))
 		return -1;
 	if (!w->dry) {
@@ -243,7 +251,8 @@ static int link_once(struct writer *w, const char *from, const char *to)
 {
 	const char *from_leaf, *to_leaf;
 	_cleanup_close_ int from_dir = sys_open_parent(w->dirfd, from, 0, &from_leaf);
-	_cleanup_close_ int to_dir = from_dir < 0 ? -1 : sys_open_parent(w->dirfd, to, 0700, &to_leaf);
+	_cleanup_close_ int to_dir =
+		from_dir < 0 ? -1 : sys_open_parent(w->dirfd, to, 0700, &to_leaf);
 
 	if (from_dir < 0 || to_dir < 0)
 		return -1;
@@ -253,7 +262,8 @@ static int link_once(struct writer *w, const char *from, const char *to)
 /* Where links are unknown or used up: the same bytes once more. */
 static int copy_instead(struct writer *w, const char *from, const char *to, struct err *e)
 {
-	_cleanup_close_ int in = sys_open_beneath(w->dirfd, from, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
+	_cleanup_close_ int in =
+		sys_open_beneath(w->dirfd, from, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
 	struct stat st;
 
 	if (in < 0 || fstat(in, &st) < 0)

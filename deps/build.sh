@@ -192,7 +192,7 @@ build_zstd() {
 	cp lib/zstd.h lib/zstd_errors.h "$root/include/"
 }
 
-# Inflate and the CRC it checks; the linker leaves the rest out. zlib's checksum, which nobody asks for, is the plain C one:
+# Inflate and gzip's CRC; the linker leaves the rest out. zlib's checksum, which nobody asks for, is the plain C one:
 # its dispatcher would bring all of deflate along.
 build_isal() {
 	unpack
@@ -206,7 +206,7 @@ build_isal() {
 		CC="$cc" AR="$ar" DEBUG= DEBUG_nasm= \
 		CFLAGS_$arch="$flags -Disal_adler32=adler32_base" ARFLAGS_$arch='crD $@' lib
 	cp libisal.a "$root/lib/"
-	cp include/igzip_lib.h "$root/include/"
+	cp include/igzip_lib.h include/crc.h "$root/include/"
 }
 
 # The tar reader; of all else only what configure cannot leave out, and the linker does.
