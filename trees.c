@@ -136,6 +136,13 @@ static int on_checkpoint(void *arg, const struct unpack_checkpoint *c, struct er
 	struct head h = { .size = j->t->size, .offset = c->offset, .len = c->state.len };
 	struct stat st;
 
+	/* nothing can be taken up again: what the journal lists has been replaced */
+	if (c->offset == 0) {
+		if (unlinkat(partial_fd(j), j->journal_name, 0) && errno != ENOENT)
+			return err_errno(e, CODE_LOCAL, errno, "cannot remove .fetcher/partial/%s", j->journal_name);
+		j->journal_at = 0;
+		return 0;
+	}
 	if (c->state.len > (c->offset - j->journal_at) / JOURNAL_SHARE + JOURNAL_FLOOR ||
 	    transfer_stream_state(j->src, c->offset, &h.hashed_at, h.hash_state) || fstat(j->dirfd, &st))
 		return 0; /* the next one, then */

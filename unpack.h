@@ -32,7 +32,10 @@ struct unpack_options {
 	int dirfd;			/* the tree's directory; empty, or as `resume` left it */
 	uint64_t max_bytes;		/* most bytes of files; 0 = LIMIT_TOTAL */
 	const struct unpack_checkpoint *resume;	/* NULL = from the start; only ever given for CODEC_NONE */
-	/* CODEC_NONE only, at most every 8 MiB or second: data up to here was written (not flushed). May be NULL. -1 ends the run. */
+	/*
+	 * CODEC_NONE only, at most every 8 MiB or second: data up to here was written (not flushed). offset 0 with an empty state: earlier
+	 * checkpoints are void. May be NULL. -1 ends the run.
+	 */
 	int (*checkpoint)(void *arg, const struct unpack_checkpoint *c, struct err *e);
 	void (*written)(void *arg, uint64_t bytes);	/* progress; may be NULL */
 	void *arg;

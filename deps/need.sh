@@ -12,7 +12,7 @@ packages() {
 	arm64) [ "$(uname -m)" = aarch64 ] || echo gcc-aarch64-linux-gnu libc6-dev-arm64-cross ;;
 	amd64) [ "$(uname -m)" = x86_64 ] || echo gcc-x86-64-linux-gnu libc6-dev-amd64-cross ;;
 	test)
-		echo libcmocka-dev python3-pytest python3-yaml openssl strace 'qemu-user-static|qemu-user'
+		echo libcmocka-dev python3-pytest python3-yaml openssl zstd strace 'qemu-user-static|qemu-user'
 		# the image: podman with the runtime that also knows hybrid cgroups, a base image of our own making
 		echo podman runc catatonit debootstrap ;;
 	fuzz) echo clang "$(clang_runtime)" ;;
