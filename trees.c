@@ -293,11 +293,13 @@ static int take_record(struct job *j, struct err *e)
 	if (have != 1)
 		return have;
 	j->dirfd = sys_open_beneath(partial_fd(j), j->dir_name, O_RDONLY | O_DIRECTORY, 0);
+	/* what was not flushed outlives a process, not a machine, and not always on a network file system */
+	bool kept = l.same_boot && j->dirfd >= 0 && !memory_is_network_fs(j->dirfd);
 	for (size_t i = 0; i < l.n_files && have == 1; i++) {
 		struct layout_file *f = &l.files[i];
 		if (f->kind != LAYOUT_FILE || f->size == 0)
 			continue;
-		if (l.same_boot && j->dirfd >= 0 && in_tree(j, f))
+		if (kept && in_tree(j, f))
 			have = set_from(j, f, e) ? -1 : 1;
 		else
 			have = on_volume(j, f, e);
