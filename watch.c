@@ -265,7 +265,7 @@ static uint64_t prune(struct watch *w, uint64_t keep, bool partials)
 	w->telling = !announce_idle(w->announce);
 	if (!w->telling) {
 		free(w->taken);
-		w->taken = strdup(w->version);
+		w->taken = w->version ? strdup(w->version) : NULL;
 	}
 	policy.spare = w->taken;
 	int rc = store_open(&s, w->dest, false, &e);
@@ -427,7 +427,7 @@ static int look(struct watch *w, struct err *e)
 	if (rc == 0) {
 		w->next_look = start + with_jitter(w, w->cfg->period_ms);
 		prune(w, w->cfg->keep_versions, true);
-	} else if (was_replaced(w) || (e->code == CODE_SPACE && prune(w, 0, false))) {
+	} else if (was_replaced(w) || (e->code == CODE_SPACE && w->published && prune(w, 0, false))) {
 		/* another reference, or room: what only --keep-versions spares gives way to a new version */
 		w->next_look = sys_now_ms();
 		rc = 0;
