@@ -173,6 +173,15 @@ if touch more 2>/dev/null; then exit 7; fi
 """
 
 
+def needs_exec(play, name):
+    """Some nested environments start containers and cannot exec into them (cgroups): podman's own failure, before fetcher runs."""
+    until(lambda: play.podman.try_("inspect", "-f", "{{.State.Running}}", name).stdout.strip() == "true", 30, 0.1)
+    done = play.podman.try_("exec", name, "/fetcher", "version")
+    if done.returncode in (125, 126, 127, 255):
+        pytest.skip("podman exec does not work here: " + (done.stderr or done.stdout).strip()[-200:])
+
+
+
 @pytest.mark.parametrize("name, kind, repo, where", [
     ("init-container-vllm.yaml", "Deployment", "models/llama:8b", "/models/llama"),
     ("kaito.yaml", "Workspace", "models/llama:8b", "/workspace/weights")])
@@ -226,6 +235,7 @@ def test_sidecar_swaps_under_a_reader(podman, image, registry, push, tmp_path, n
             sidecar = play.up().name("fetcher")
             probe = next(c[p]["exec"]["command"] for _, spec in pods(name) for c in ours(spec)
                          for p in ("startupProbe", "readinessProbe") if "exec" in c.get(p, {}))
+            needs_exec(play, sidecar)
             until(lambda: podman.try_("exec", sidecar, *probe).returncode == 0, 60, 0.1)
             play.says(server, "serves 1")
             for version in "2345":
@@ -284,6 +294,7 @@ def test_warmup_on_a_hostpath(podman, image, registry, push, tmp_path_factory): 
     with Play(podman, folder, docs) as play:
         play.up()
         llama = f"/models/{home}/models/llama@stable"
+        needs_exec(play, play.name("follow-llama"))
         until(lambda: podman.try_("exec", play.name("follow-llama"), "/fetcher", "probe", llama).returncode == 0, 60, 0.1)
         holds(node / home / "models/llama@stable/current", MODEL)
         holds(node / home / "models/embedding@v3/current", {"e.bin": b"e"})
