@@ -2,6 +2,8 @@
 /* The volume: opening, lock, check, verify. */
 #include "store_internal.h"
 
+#include "memory.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
@@ -390,8 +392,10 @@ static void write_holder(int fd)
 	buf_addf(&b, "{\"pid\":%lld,\"hostname\":", (long long)getpid());
 	json_add_string(&b, host, strlen(host));
 	buf_addf(&b, ",\"since\":\"%s\"}\n", since);
-	if (!b.failed && ftruncate(fd, 0) == 0 && sys_pwrite_full(fd, b.data, b.len, 0) == 0)
-		fdatasync(fd); /* over NFS another node reads what the server has */
+	/* another node reads what the server has */
+	if (!b.failed && ftruncate(fd, 0) == 0 && sys_pwrite_full(fd, b.data, b.len, 0) == 0 &&
+	    memory_is_network_fs(fd))
+		fdatasync(fd);
 }
 
 /*

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * The volume (design D3): lock, partial directory, publishing, marker, meta, versions, gc.
- * Row 2; calls json, sys, verify; peer: layout.h's data types and checks of names. Written in
+ * Row 2; calls json, memory, sys, verify; peer: layout.h's data types and checks of names. Written in
  * store.c (volume, lock, check), store_begin.c, store_place.c, store_commit.c (one publication),
  * store_known.c (what is on the volume already), store_marker.c (the JSON), store_layers.c (what
  * layers became), store_gc.c, store_remove.c.
