@@ -328,6 +328,8 @@ def test_podman_artifact(registry, fetcher, tmp_path, dest):
                   str(tmp_path / "model-00001-of-00002.safetensors")],
                  ["push", "-q", "--tls-verify=false", ref]):
         done = subprocess.run([*base, *args], cwd=tmp_path, capture_output=True, text=True, check=False)
+        if "unknown flag: --append" in done.stderr:
+            pytest.skip("this podman adds no second file to an artifact (5.5 does)")
         assert done.returncode == 0, done.stderr
     fetcher.pull(ref, dest).ok()
     holds(dest, {"config.json": MODEL["config.json"], "deep/model.safetensors": MODEL["model-00001-of-00002.safetensors"]})
