@@ -28,75 +28,38 @@
 
 static int print(const struct buf *b, struct err *e)
 {
-	size_t at = 0;
-
 	if (b->failed)
 		return err_oom(e);
-	while (at < b->len) {
-		ssize_t n = write(STDOUT_FILENO, b->data + at, b->len - at);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return err_errno(e, CODE_LOCAL, errno, "cannot write to stdout");
-		at += (size_t)n;
-	}
+	if (sys_write_full(STDOUT_FILENO, b->data, b->len))
+		return err_errno(e, CODE_LOCAL, errno, "cannot write to stdout");
 	return 0;
-}
-
-/* Members of a JSON object: the first one follows "{", the others a comma. */
-static void key(struct buf *b, const char *name)
-{
-	if (b->len && b->data[b->len - 1] != '{')
-		buf_addc(b, ',');
-	buf_addf(b, "\"%s\":", name);
-}
-
-static void add_text(struct buf *b, const char *name, const char *value)
-{
-	key(b, name);
-	if (value)
-		json_add_string(b, value, strlen(value));
-	else
-		buf_adds(b, "null");
-}
-
-static void add_number(struct buf *b, const char *name, uint64_t value)
-{
-	key(b, name);
-	buf_addf(b, "%llu", (unsigned long long)value);
-}
-
-static void add_bool(struct buf *b, const char *name, bool value)
-{
-	key(b, name);
-	buf_adds(b, value ? "true" : "false");
 }
 
 static void add_digest(struct buf *b, const char *name, const struct digest *d)
 {
 	char text[DIGEST_STR_MAX];
 
-	add_text(b, name, digest_format(d, ':', text));
+	json_add_text(b, name, digest_format(d, ':', text));
 }
 
 /* The keys of the ready marker, in its order; downloaded and durationMs are the caller's. */
 static void add_marker(struct buf *b, const struct store_marker *m, uint64_t downloaded,
 		       uint64_t duration_ms)
 {
-	add_number(b, "schema", 1);
-	add_text(b, "ref", m->ref);
+	json_add_number(b, "schema", 1);
+	json_add_text(b, "ref", m->ref);
 	add_digest(b, "digest", &m->digest);
-	add_text(b, "mediaType", m->media_type);
-	add_text(b, "artifactType", m->artifact_type);
-	add_text(b, "path", m->path);
-	add_number(b, "files", m->files);
-	add_number(b, "bytes", m->bytes);
-	add_number(b, "downloaded", downloaded);
-	add_text(b, "publishedAt", m->published_at);
-	add_number(b, "durationMs", duration_ms);
-	add_text(b, "previous", m->previous);
-	add_number(b, "generation", m->generation);
-	add_text(b, "fetcher", m->fetcher);
+	json_add_text(b, "mediaType", m->media_type);
+	json_add_text(b, "artifactType", m->artifact_type);
+	json_add_text(b, "path", m->path);
+	json_add_number(b, "files", m->files);
+	json_add_number(b, "bytes", m->bytes);
+	json_add_number(b, "downloaded", downloaded);
+	json_add_text(b, "publishedAt", m->published_at);
+	json_add_number(b, "durationMs", duration_ms);
+	json_add_text(b, "previous", m->previous);
+	json_add_number(b, "generation", m->generation);
+	json_add_text(b, "fetcher", m->fetcher);
 }
 
 /* --- pull --- */
@@ -107,9 +70,9 @@ static int print_pulled(const struct config_pair *pair, const struct pull_result
 
 	buf_addc(&out, '{');
 	add_marker(&out, &r->marker, r->downloaded, r->duration_ms);
-	add_text(&out, "dest", pair->dest);
-	add_bool(&out, "upToDate", r->up_to_date);
-	add_number(&out, "reused", r->reused);
+	json_add_text(&out, "dest", pair->dest);
+	json_add_bool(&out, "upToDate", r->up_to_date);
+	json_add_number(&out, "reused", r->reused);
 	buf_adds(&out, "}\n");
 	return print(&out, e);
 }
@@ -290,8 +253,8 @@ static void found_bad(void *arg, const char *path, const char *why)
 
 	log_line(LOG_WARN, "file differs", "path", path, "why", why, NULL);
 	buf_adds(list, list->len ? ",{" : "{");
-	add_text(list, "path", path);
-	add_text(list, "why", why);
+	json_add_text(list, "path", path);
+	json_add_text(list, "why", why);
 	buf_addc(list, '}');
 }
 
@@ -313,12 +276,12 @@ static int verify_opened(const struct config *cfg, struct store *s, struct err *
 	rc = store_verify(s, found_bad, &bad, &files, &bytes, e);
 	if (cfg->output == OUTPUT_JSON && (rc == 0 || e->code == CODE_INTEGRITY)) {
 		buf_addc(&out, '{');
-		add_text(&out, "dest", cfg->dest);
-		add_text(&out, "digest", digest);
-		add_bool(&out, "ok", rc == 0);
-		add_number(&out, "files", files);
-		add_number(&out, "bytes", bytes);
-		key(&out, "bad");
+		json_add_text(&out, "dest", cfg->dest);
+		json_add_text(&out, "digest", digest);
+		json_add_bool(&out, "ok", rc == 0);
+		json_add_number(&out, "files", files);
+		json_add_number(&out, "bytes", bytes);
+		json_add_key(&out, "bad");
 		buf_addf(&out, "[%s]}\n", buf_cstr(&bad));
 		if (print(&out, &print_error) < 0 && rc == 0) {
 			*e = print_error;
@@ -378,8 +341,8 @@ static int run_resolve(const struct config *cfg, const atomic_int *stop, struct 
 		if (ref_format(&r.ref, &name) < 0)
 			return err_oom(e);
 		buf_addc(&out, '{');
-		add_text(&out, "ref", buf_cstr(&name));
-		add_text(&out, "digest", text);
+		json_add_text(&out, "ref", buf_cstr(&name));
+		json_add_text(&out, "digest", text);
 		buf_adds(&out, "}\n");
 	} else {
 		buf_addf(&out, "%s\n", text);
@@ -399,37 +362,37 @@ static void ls_tree_json(struct buf *b, const struct layout_tree *t, bool first)
 
 	layout_tree_describe(t, &what);
 	buf_adds(b, first ? "{" : ",{");
-	add_number(b, "layer", t->layer + 1);
-	add_number(b, "size", t->size);
+	json_add_number(b, "layer", t->layer + 1);
+	json_add_number(b, "size", t->size);
 	add_digest(b, "digest", &t->digest);
-	add_text(b, "unpack", buf_cstr(&what));
+	json_add_text(b, "unpack", buf_cstr(&what));
 	buf_addc(b, '}');
 }
 
 static void ls_json(struct buf *b, const char *name, const struct oci_resolved *a, const struct layout *l)
 {
 	buf_addc(b, '{');
-	add_text(b, "ref", name);
+	json_add_text(b, "ref", name);
 	add_digest(b, "digest", &a->digest);
-	add_text(b, "mediaType", a->media_type);
+	json_add_text(b, "mediaType", a->media_type);
 	add_digest(b, "manifest", &a->manifest_digest);
-	add_text(b, "artifactType", a->manifest.artifact_type);
-	add_number(b, "bytes", l->bytes);
-	add_number(b, "uniqueBytes", l->unique_bytes);
-	add_number(b, "excluded", l->n_excluded);
-	key(b, "files");
+	json_add_text(b, "artifactType", a->manifest.artifact_type);
+	json_add_number(b, "bytes", l->bytes);
+	json_add_number(b, "uniqueBytes", l->unique_bytes);
+	json_add_number(b, "excluded", l->n_excluded);
+	json_add_key(b, "files");
 	buf_addc(b, '[');
 	for (size_t i = 0; i < l->n_files; i++) {
 		const struct layout_file *f = &l->files[i];
 		buf_adds(b, i ? ",{" : "{");
-		add_text(b, "path", f->path);
-		add_number(b, "size", f->size);
+		json_add_text(b, "path", f->path);
+		json_add_number(b, "size", f->size);
 		add_digest(b, "digest", &f->digest);
-		key(b, "mode");
+		json_add_key(b, "mode");
 		buf_addf(b, "\"%04o\"}", file_mode(f));
 	}
 	buf_addc(b, ']');
-	key(b, "layers");
+	json_add_key(b, "layers");
 	buf_addc(b, '[');
 	for (size_t i = 0; i < l->n_trees; i++)
 		ls_tree_json(b, &l->trees[i], i == 0);
@@ -532,10 +495,10 @@ static int gc_report(const struct config *cfg, const struct store_gc_result *r, 
 	if (cfg->output != OUTPUT_JSON)
 		return 0;
 	buf_addc(&out, '{');
-	add_text(&out, "dest", cfg->dest);
-	add_number(&out, "versions", r->versions);
-	add_number(&out, "partials", r->partials);
-	add_number(&out, "bytes", r->bytes);
+	json_add_text(&out, "dest", cfg->dest);
+	json_add_number(&out, "versions", r->versions);
+	json_add_number(&out, "partials", r->partials);
+	json_add_number(&out, "bytes", r->bytes);
 	buf_adds(&out, "}\n");
 	return print(&out, e);
 }
@@ -629,8 +592,8 @@ static int run_version(const struct config *cfg, const atomic_int *stop, struct 
 	(void)stop;
 	if (cfg->output == OUTPUT_JSON) {
 		buf_addc(&out, '{');
-		add_text(&out, "version", FETCHER_VERSION);
-		add_text(&out, "commit", FETCHER_COMMIT);
+		json_add_text(&out, "version", FETCHER_VERSION);
+		json_add_text(&out, "commit", FETCHER_COMMIT);
 		buf_adds(&out, "}\n");
 	} else {
 		buf_adds(&out, "fetcher " FETCHER_VERSION);

@@ -300,6 +300,34 @@ int json_add_string(struct buf *b, const char *s, size_t n)
 	return b->failed ? -1 : 0;
 }
 
+void json_add_key(struct buf *b, const char *name)
+{
+	if (b->len && b->data[b->len - 1] != '{')
+		buf_addc(b, ',');
+	buf_addf(b, "\"%s\":", name);
+}
+
+void json_add_text(struct buf *b, const char *name, const char *value)
+{
+	json_add_key(b, name);
+	if (value)
+		json_add_string(b, value, strlen(value));
+	else
+		buf_adds(b, "null");
+}
+
+void json_add_number(struct buf *b, const char *name, uint64_t value)
+{
+	json_add_key(b, name);
+	buf_addf(b, "%llu", (unsigned long long)value);
+}
+
+void json_add_bool(struct buf *b, const char *name, bool value)
+{
+	json_add_key(b, name);
+	buf_adds(b, value ? "true" : "false");
+}
+
 const char *json_show(struct str s, char *ret, size_t n)
 {
 	const unsigned char *p = (const unsigned char *)s.p, *end = p + s.n;

@@ -41,6 +41,14 @@ int json_strdup(yyjson_val *obj, const char *key, char **ret);
 
 /* Appends a quoted, escaped JSON string; invalid UTF-8 bytes become U+FFFD. */
 int json_add_string(struct buf *b, const char *s, size_t n);
+/*
+ * Members of an object that is being written: a comma where one belongs, the name as it is, the value. NULL = null. What failed is in
+ * b->failed.
+ */
+void json_add_key(struct buf *b, const char *name);
+void json_add_text(struct buf *b, const char *name, const char *value);
+void json_add_number(struct buf *b, const char *name, uint64_t value);
+void json_add_bool(struct buf *b, const char *name, bool value);
 
 /*
  * Foreign text for a message: escaped as in JSON (plus DEL and the C1 controls), without quotes,

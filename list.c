@@ -379,26 +379,21 @@ static void add_result(struct buf *b, const struct list_entry *en, const struct 
 		       const struct err *e)
 {
 	char digest[DIGEST_STR_MAX], msg[sizeof(e->msg)];
+	bool ok = e->code == CODE_OK;
 
-	buf_addf(b, "%s{\"line\":%u,\"ref\":", b->len ? "," : "", en->line);
-	json_add_string(b, en->ref, strlen(en->ref));
-	buf_adds(b, ",\"dest\":");
-	json_add_string(b, en->dest, strlen(en->dest));
-	buf_addf(b, ",\"code\":%d,\"digest\":", (int)e->code);
-	if (e->code == CODE_OK)
-		buf_addf(b, "\"%s\"", digest_format(&r->marker.digest, ':', digest));
-	else
-		buf_adds(b, "null");
-	buf_addf(b, ",\"upToDate\":%s,\"downloaded\":%llu,\"bytes\":%llu,\"durationMs\":%llu,\"error\":",
-		 r->up_to_date ? "true" : "false", (unsigned long long)r->downloaded,
-		 (unsigned long long)r->marker.bytes, (unsigned long long)ms);
-	if (e->code == CODE_OK) {
-		buf_adds(b, "null}");
-		return;
-	}
 	snprintf(msg, sizeof(msg), "%s", e->msg);
 	log_redact(msg);
-	json_add_string(b, msg, strlen(msg));
+	buf_adds(b, b->len ? ",{" : "{");
+	json_add_number(b, "line", en->line);
+	json_add_text(b, "ref", en->ref);
+	json_add_text(b, "dest", en->dest);
+	json_add_number(b, "code", (uint64_t)e->code);
+	json_add_text(b, "digest", ok ? digest_format(&r->marker.digest, ':', digest) : NULL);
+	json_add_bool(b, "upToDate", r->up_to_date);
+	json_add_number(b, "downloaded", r->downloaded);
+	json_add_number(b, "bytes", r->marker.bytes);
+	json_add_number(b, "durationMs", ms);
+	json_add_text(b, "error", ok ? NULL : msg);
 	buf_addc(b, '}');
 }
 
@@ -447,27 +442,25 @@ static int run_entry(struct run *r, const struct list_entry *en, struct err *e)
 static int print_summary(const struct run *r, struct err *e)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT(PRINT_MAX);
-	size_t at = 0;
 
-	buf_adds(&b, "{\"list\":");
-	json_add_string(&b, r->cfg->list, strlen(r->cfg->list));
-	buf_adds(&b, ",\"entries\":[");
+	buf_addc(&b, '{');
+	json_add_text(&b, "list", r->cfg->list);
+	json_add_key(&b, "entries");
+	buf_addc(&b, '[');
 	buf_add(&b, buf_cstr(&r->entries), r->entries.len);
-	buf_addf(&b, "],\"ok\":%zu,\"failed\":%zu,\"pruned\":", r->ok, r->failed);
-	buf_addf(&b, "{\"versions\":%llu,\"directories\":%llu,\"bytes\":%llu}}\n",
-		 (unsigned long long)r->pruned.versions,
-		 (unsigned long long)r->pruned.directories, (unsigned long long)r->pruned.bytes);
+	buf_addc(&b, ']');
+	json_add_number(&b, "ok", r->ok);
+	json_add_number(&b, "failed", r->failed);
+	json_add_key(&b, "pruned");
+	buf_addc(&b, '{');
+	json_add_number(&b, "versions", r->pruned.versions);
+	json_add_number(&b, "directories", r->pruned.directories);
+	json_add_number(&b, "bytes", r->pruned.bytes);
+	buf_adds(&b, "}}\n");
 	if (b.failed || r->entries.failed)
 		return err_oom(e);
-	while (at < b.len) {
-		ssize_t n = write(STDOUT_FILENO, b.data + at, b.len - at);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return err_errno(e, CODE_LOCAL, errno, "cannot write to stdout");
-		at += (size_t)n;
-	}
+	if (sys_write_full(STDOUT_FILENO, b.data, b.len))
+		return err_errno(e, CODE_LOCAL, errno, "cannot write to stdout");
 	return 0;
 }
 

@@ -508,30 +508,16 @@ int metrics_write_file(const char *path, struct err *e)
 
 /* --- JSON --- */
 
-static void add_key(struct buf *b, const char *key)
-{
-	buf_addf(b, "%s\"%s\":", b->len && b->data[b->len - 1] != '{' ? "," : "", key);
-}
-
+/* "" = not known. */
 static void add_text(struct buf *b, const char *key, const char *s)
 {
-	add_key(b, key);
-	if (*s)
-		json_add_string(b, s, strlen(s));
-	else
-		buf_adds(b, "null");
-}
-
-static void add_number(struct buf *b, const char *key, uint64_t v)
-{
-	add_key(b, key);
-	buf_addf(b, "%llu", (unsigned long long)v);
+	json_add_text(b, key, *s ? s : NULL);
 }
 
 static void add_number_if(struct buf *b, const char *key, bool known, uint64_t v)
 {
 	if (known)
-		add_number(b, key, v);
+		json_add_number(b, key, v);
 	else
 		add_text(b, key, "");
 }
@@ -544,15 +530,15 @@ static void add_pull(struct buf *b, const struct state *s, uint64_t now)
 		add_text(b, "pull", "");
 		return;
 	}
-	add_key(b, "pull");
+	json_add_key(b, "pull");
 	buf_addc(b, '{');
 	add_text(b, "digest", s->plan_digest);
-	add_number(b, "bytes", MIN(s->done, s->plan_bytes));
-	add_number(b, "total", s->plan_bytes);
-	add_number(b, "files", MIN(s->done_files, s->plan_files));
-	add_number(b, "filesTotal", s->plan_files);
-	add_number(b, "received", s->wire);
-	add_number(b, "bytesPerSecond", speed(s, now));
+	json_add_number(b, "bytes", MIN(s->done, s->plan_bytes));
+	json_add_number(b, "total", s->plan_bytes);
+	json_add_number(b, "files", MIN(s->done_files, s->plan_files));
+	json_add_number(b, "filesTotal", s->plan_files);
+	json_add_number(b, "received", s->wire);
+	json_add_number(b, "bytesPerSecond", speed(s, now));
 	add_number_if(b, "etaSeconds", eta >= 0, (uint64_t)eta);
 	buf_addc(b, '}');
 }
@@ -563,9 +549,9 @@ static void add_error(struct buf *b, const struct state *s)
 		add_text(b, "lastError", "");
 		return;
 	}
-	add_key(b, "lastError");
+	json_add_key(b, "lastError");
 	buf_addc(b, '{');
-	add_number(b, "code", (uint64_t)s->error.code);
+	json_add_number(b, "code", (uint64_t)s->error.code);
 	add_text(b, "name", code_name(s->error.code));
 	add_text(b, "message", s->error.msg);
 	add_text(b, "at", s->error.at);
@@ -599,28 +585,28 @@ void metrics_status(struct buf *ret)
 
 	copy_state(&s);
 	buf_addc(&b, '{');
-	add_number(&b, "schema", 1);
+	json_add_number(&b, "schema", 1);
 	add_text(&b, "version", FETCHER_VERSION);
 	add_text(&b, "phase", phase_names[s.phase]);
 	add_text(&b, "ref", s.ref);
 	add_text(&b, "dest", s.dest);
 	add_text(&b, "digest", s.digest);
 	add_text(&b, "previous", s.previous);
-	add_number(&b, "generation", s.generation);
+	json_add_number(&b, "generation", s.generation);
 	add_text(&b, "publishedAt", s.published_at);
 	add_number_if(&b, "bytes", *s.digest, s.bytes);
 	add_number_if(&b, "files", *s.digest, s.files);
 	add_pull(&b, &s, now);
 	add_error(&b, &s);
 	add_last_success(&b, &s);
-	add_number(&b, "failures", s.failures);
+	json_add_number(&b, "failures", s.failures);
 	add_next_check(&b, &s, now);
-	add_number(&b, "versions", s.versions);
-	add_number(&b, "versionsBytes", s.versions_bytes);
-	add_key(&b, "results");
+	json_add_number(&b, "versions", s.versions);
+	json_add_number(&b, "versionsBytes", s.versions_bytes);
+	json_add_key(&b, "results");
 	buf_addc(&b, '{');
 	for (size_t i = 0; i < ARRAY_SIZE(result_names); i++)
-		add_number(&b, result_names[i], s.results[i]);
+		json_add_number(&b, result_names[i], s.results[i]);
 	buf_adds(&b, "}}\n");
 	if (b.failed)
 		ret->failed = true;

@@ -115,25 +115,11 @@ int marker_read(int top_fd, const char *name, struct store_marker *ret, struct e
 	return rc;
 }
 
-static void add_text(struct buf *b, const char *key, const char *value)
-{
-	buf_addf(b, ",\"%s\":", key);
-	if (value)
-		json_add_string(b, value, strlen(value));
-	else
-		buf_adds(b, "null");
-}
-
-static void add_number(struct buf *b, const char *key, uint64_t value)
-{
-	buf_addf(b, ",\"%s\":%llu", key, (unsigned long long)value);
-}
-
 static void add_digest(struct buf *b, const char *key, const struct digest *d)
 {
 	char text[DIGEST_STR_MAX];
 
-	add_text(b, key, digest_format(d, ':', text));
+	json_add_text(b, key, digest_format(d, ':', text));
 }
 
 static const char *or_empty(const char *s)
@@ -144,20 +130,20 @@ static const char *or_empty(const char *s)
 int marker_format(const struct store_marker *m, struct buf *b)
 {
 	buf_addf(b, "{\"schema\":%d", SCHEMA);
-	add_text(b, "ref", or_empty(m->ref));
+	json_add_text(b, "ref", or_empty(m->ref));
 	add_digest(b, "digest", &m->digest);
-	add_text(b, "mediaType", or_empty(m->media_type));
-	add_text(b, "artifactType", or_empty(m->artifact_type));
-	add_text(b, "path", m->path);
-	add_number(b, "files", m->files);
-	add_number(b, "bytes", m->bytes);
-	add_number(b, "downloaded", m->downloaded);
-	add_text(b, "publishedAt", m->published_at);
-	add_number(b, "durationMs", m->duration_ms);
-	add_text(b, "previous", m->previous);
-	add_number(b, "generation", m->generation);
-	add_text(b, "fetcher", or_empty(m->fetcher));
-	add_text(b, "version", m->version);
+	json_add_text(b, "mediaType", or_empty(m->media_type));
+	json_add_text(b, "artifactType", or_empty(m->artifact_type));
+	json_add_text(b, "path", m->path);
+	json_add_number(b, "files", m->files);
+	json_add_number(b, "bytes", m->bytes);
+	json_add_number(b, "downloaded", m->downloaded);
+	json_add_text(b, "publishedAt", m->published_at);
+	json_add_number(b, "durationMs", m->duration_ms);
+	json_add_text(b, "previous", m->previous);
+	json_add_number(b, "generation", m->generation);
+	json_add_text(b, "fetcher", or_empty(m->fetcher));
+	json_add_text(b, "version", m->version);
 	buf_adds(b, "}\n");
 	return b->failed ? -1 : 0;
 }
@@ -439,11 +425,11 @@ int meta_format(const struct store_meta *m, bool durable, struct buf *b)
 	sys_boot_id(boot);
 	buf_addf(b, "{\"schema\":%d", SCHEMA);
 	add_digest(b, "digest", &m->digest);
-	add_text(b, "mediaType", or_empty(m->media_type));
-	add_text(b, "layout", m->layout == STORE_VERSIONS ? "versions" : "flat");
-	add_text(b, "selection", or_empty(m->selection));
+	json_add_text(b, "mediaType", or_empty(m->media_type));
+	json_add_text(b, "layout", m->layout == STORE_VERSIONS ? "versions" : "flat");
+	json_add_text(b, "selection", or_empty(m->selection));
 	buf_addf(b, ",\"durable\":%s", durable ? "true" : "false");
-	add_text(b, "boot", boot);
+	json_add_text(b, "boot", boot);
 	buf_adds(b, ",\"files\":[");
 	for (size_t i = 0; i < m->n_files; i++) {
 		buf_adds(b, i ? ",\n" : "\n");

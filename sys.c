@@ -276,6 +276,22 @@ int sys_open_dir(const char *path, mode_t mode)
 
 /* --- bytes --- */
 
+int sys_write_full(int fd, const void *p, size_t n)
+{
+	const char *at = p, *end = at + n;
+
+	while (at < end) {
+		ssize_t done = write(fd, at, (size_t)(end - at));
+
+		if (done < 0 && errno == EINTR)
+			continue;
+		if (done < 0)
+			return -1;
+		at += done;
+	}
+	return 0;
+}
+
 int sys_pwrite_full(int fd, const void *p, size_t n, uint64_t off)
 {
 	const char *at = p;

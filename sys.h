@@ -47,6 +47,7 @@ int sys_open_dir(const char *path, mode_t mode);
 
 /* Full transfer; EINTR and short counts are handled; 0 written = ENOSPC; 0 read = end. */
 int sys_pwrite_full(int fd, const void *p, size_t n, uint64_t off);	/* 0, or -1 errno */
+int sys_write_full(int fd, const void *p, size_t n);	/* where there are no offsets: 0, or -1 errno */
 /* Bytes read, fewer than n only at the end of the file; -1 errno. */
 ssize_t sys_pread_full(int fd, void *p, size_t n, uint64_t off);
 /*

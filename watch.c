@@ -2,7 +2,6 @@
 #include "watch.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -246,8 +245,7 @@ static int64_t steady_time(const struct watch *w)
 	return w->start_time + (int64_t)((sys_now_ms() - w->start_ms) / 1000);
 }
 
-/* finished: nothing is half fetched that somebody wants; what lies in partial/ is of digests that nothing names any more. */
-/* partials: no half blob is worth keeping. Returns how many versions went. */
+/* partials: nothing is half fetched that somebody wants, so partial/ goes too. Returns how many versions went. */
 static uint64_t prune(struct watch *w, uint64_t keep, bool partials)
 {
 	struct store_gc_policy policy = {
