@@ -126,6 +126,14 @@ bool http_same_origin(const char *url, const char *origin);
 int http_redirect_target(const char *base, const char *location, char **ret, struct err *e);
 /* A handle with all common options set (TLS, timeouts, agent, HTTP/1.1, no redirects, no signals). NULL = out of memory. */
 CURL *http_easy_new(struct http *h);
+/*
+ * Points a handle of http_easy_new at url, with the address of its host that connection number `slot` shall use. Never blocks.
+ * -1: out of memory.
+ */
+int http_easy_target(struct http *h, CURL *c, const char *url, unsigned slot, struct err *e);
+/* The exchange on c ended like that: an address that failed is avoided for a while. */
+void http_easy_done(struct http *h, CURL *c, CURLcode rc);
+const char *http_ca_source(const struct http *h);	/* where the trust anchors come from, for messages */
 /* Maps a failed CURLcode to an error (see http_fetch). `what` is the redacted URL or host. */
 int http_curl_error(struct http *h, CURL *c, CURLcode rc, const char *errbuf, const char *what, struct err *e);
 /* Maps a refused status to an error as http_get does. body may be NULL. */

@@ -13,6 +13,8 @@ struct oci_repo {
 	struct auth *auth;
 	char base[REF_HOST_MAX + 16];	/* "https://host[:port]" */
 	char origin[512];
+	struct blob_server registry;
+	struct blob_server *servers[1];
 };
 
 /* All four at once: a registry that lacks one type answers with what it has. */
@@ -72,11 +74,23 @@ static char *make_url(const struct oci_repo *r, const char *kind, const char *ta
 	return buf_steal(&b);
 }
 
-char *oci_blob_url(const struct oci_repo *r, const struct digest *d)
+static char *blob_url(const void *arg, const struct digest *d)
 {
 	char digest[DIGEST_STR_MAX];
 
-	return make_url(r, "blobs", digest_format(d, ':', digest));
+	return make_url(arg, "blobs", digest_format(d, ':', digest));
+}
+
+struct blob_server *const *oci_repo_servers(struct oci_repo *r, size_t *ret_n)
+{
+	r->registry.name = r->ref.registry;
+	r->registry.http = r->http;
+	r->registry.authority = oci_repo_authority(r);
+	r->registry.blob_url = blob_url;
+	r->registry.arg = r;
+	r->servers[0] = &r->registry;
+	*ret_n = 1;
+	return r->servers;
 }
 
 void oci_resolved_release(struct oci_resolved *r)
@@ -289,7 +303,7 @@ int oci_get_blob(struct oci_repo *r, const struct oci_descriptor *d, uint64_t ma
 	buf_init(ret, max);
 	if (d->data)
 		return buf_add(ret, d->data, d->size) ? err_oom(e) : 0;
-	url = oci_blob_url(r, &d->digest);
+	url = blob_url(r, &d->digest);
 	if (!url)
 		return err_oom(e);
 	const struct http_request q = { .method = "GET", .url = url, .max_body = d->size };

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Registries: reference -> manifest -> descriptors. Row 2; calls auth, http, json, ref, verify.
+ * Registries: reference -> manifest -> descriptors. Row 2; calls auth, http, json, ref, server, verify.
  * oci.c is the flow of requests, manifest.c (pure) reads documents and chooses platforms. OCI image
  * spec (manifest.md, image-index.md, descriptor.md), distribution spec (pull), Docker schema 2. The
  * bytes received are hashed and compared with the digest asked for at every hop; headers are never
@@ -12,6 +12,7 @@
 #include "auth.h"
 #include "http.h"
 #include "ref.h"
+#include "server.h"
 #include "verify.h"
 
 struct oci_annotation {
@@ -102,8 +103,8 @@ int oci_repo_new(struct oci_repo **ret, struct http *h, const struct ref *ref,
 		 const struct oci_repo_options *o, struct err *e);
 void oci_repo_free(struct oci_repo *r);
 const struct http_authority *oci_repo_authority(struct oci_repo *r);
-/* URL of a blob on the origin; caller frees; NULL = out of memory. */
-char *oci_blob_url(const struct oci_repo *r, const struct digest *d);
+/* Who has its blobs, in the order in which they are asked; the last one is the registry. Valid as long as r is. */
+struct blob_server *const *oci_repo_servers(struct oci_repo *r, size_t *ret_n);
 
 /*
  * A small blob of the manifest, such as its config, whole and verified; inline data costs no request. CODE_INTEGRITY: larger than max or

@@ -471,12 +471,8 @@ static int sort_out(struct pull *p, struct err *e)
 		}
 		struct transfer_item *it = &p->items[p->n_items];
 		p->wants[p->n_items++] = (struct want){ .first = k, .n = 1 };
-		it->url = oci_blob_url(p->repo, &f->digest);
-		it->authority = oci_repo_authority(p->repo);
 		it->digest = f->digest;
 		it->size = f->size;
-		if (!it->url)
-			return err_oom(e);
 	}
 	return 0;
 }
@@ -527,6 +523,8 @@ static void on_tick(void *arg)
 
 static struct transfer_options transfer_options_of(struct pull *p)
 {
+	size_t n_servers;
+	struct blob_server *const *servers = oci_repo_servers(p->repo, &n_servers);
 	const struct config *c = p->cfg;
 	int dirfd = store_partial_dirfd(p->store);
 
@@ -541,6 +539,8 @@ static struct transfer_options transfer_options_of(struct pull *p)
 		.deadline_ms = p->o->deadline_ms ? p->o->deadline_ms :
 			       c->deadline_ms ? p->started_ms + c->deadline_ms : 0,
 		.partial_dirfd = dirfd,
+		.servers = servers,
+		.n_servers = n_servers,
 		.blob = {
 			.journal = true,
 			.sync = c->fsync != CONFIG_FSYNC_NEVER,
@@ -562,13 +562,6 @@ static int fetch(struct pull *p, struct err *e)
 
 /* --- layers that become many files --- */
 
-static char *layer_url(void *arg, const struct digest *d)
-{
-	const struct pull *p = arg;
-
-	return oci_blob_url(p->repo, d);
-}
-
 /* Unpacks what has to be: after it the plan knows files with digests, and nothing else. */
 static int unpack(struct pull *p, struct err *e)
 {
@@ -584,9 +577,6 @@ static int unpack(struct pull *p, struct err *e)
 		.globs = &lo,
 		.max_bytes = p->cfg->max_bytes,
 		.sync = p->cfg->fsync != CONFIG_FSYNC_NEVER,
-		.url = layer_url,
-		.authority = oci_repo_authority(p->repo),
-		.arg = p,
 	};
 	uint64_t kept = 0;
 
@@ -682,8 +672,6 @@ static void count(const struct pull_result *r)
 
 static void release(struct pull *p)
 {
-	for (size_t i = 0; i < p->n_items; i++)
-		free(p->items[i].url);
 	free(p->items);
 	free(p->wants);
 	free(p->files);

@@ -350,6 +350,10 @@ static int set_up(struct transfer *t, const struct transfer_item *items, size_t 
 	for (size_t i = 0; i < n; i++) {
 		t->items[i].in = &items[i];
 		t->items[i].index = i;
+		const struct blob_server *s = t->o->servers[0];
+		t->items[i].url = s->blob_url(s->arg, &items[i].digest);
+		if (!t->items[i].url)
+			return err_oom(e);
 		t->files.end += !items[i].stream;
 	}
 	qsort(t->items, n, sizeof(*t->items), by_queue_and_size);
@@ -407,6 +411,8 @@ static void tear_down(struct transfer *t)
 	/* consumers look at the lanes until they end */
 	for (size_t i = 0; t->items && i < t->n_items; i++)
 		item_abandon(t, &t->items[i]);
+	for (size_t i = 0; t->items && i < t->n_items; i++)
+		free(t->items[i].url);
 	for (unsigned i = 0; t->lanes && i < t->n_lanes; i++)
 		lane_release(&t->lanes[i]);
 	free(t->items);

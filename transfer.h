@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The bulk engine: many blobs, ranges shared by all connections, lanes, retries, stalls, hedges (design D5). Row 2; calls http, plan, source, sys,
+ * The bulk engine: many blobs, ranges shared by all connections, lanes, retries, stalls, hedges (design D5). Row 2; calls http, plan, server, source, sys,
  * verify, window; peer: blob.
  *
  * An item becomes a file in the partial directory, or it streams: its bytes go in order, through a window in memory, to a consumer
@@ -11,6 +11,7 @@
 
 #include "blob.h"
 #include "http.h"
+#include "server.h"
 #include "source.h"
 
 /*
@@ -49,8 +50,6 @@ int transfer_stream_state(const struct unpack_source *src, uint64_t offset, uint
 			  uint8_t ret_state[static HASHER_STATE_MAX]);
 
 struct transfer_item {
-	char *url;			/* on the origin; owned by the caller */
-	const struct http_authority *authority;	/* may be NULL */
 	struct digest digest;
 	uint64_t size;			/* > 0 */
 	const struct transfer_stream *stream;	/* NULL = a file in the partial directory; borrowed */
@@ -74,6 +73,9 @@ struct transfer_options {
 	unsigned retry_budget_ms;	/* without a byte for so long = CODE_NETWORK */
 	uint64_t deadline_ms;		/* sys_now_ms clock; 0 = none */
 	int partial_dirfd;
+	/* In the order in which they are asked; the last one is the registry. Borrowed; their counters are written. */
+	struct blob_server *const *servers;
+	size_t n_servers;
 	struct blob_options blob;
 	/*
 	 * A verified blob: called by a lane, once per item; the file keeps its partial name until the callback moved it.

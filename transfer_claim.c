@@ -206,7 +206,7 @@ static bool open_next(struct transfer *t)
 static bool assign(struct transfer *t, struct part *p, struct item *it, const struct span *s,
 		   bool ranged)
 {
-	p->url = strdup(it->target ? it->target : it->in->url);
+	p->url = strdup(it->target ? it->target : it->url);
 	if (!p->url || (ranged && spans_add(&it->taken, s->start, s->end))) {
 		struct err e;
 		err_oom(&e);

@@ -36,6 +36,8 @@ struct stream;
 struct item {
 	const struct transfer_item *in;
 	size_t index;
+	size_t server;		/* index of the one that is asked */
+	char *url;		/* of the blob there */
 	enum item_state state;
 	enum item_mode mode;
 	struct blob *blob;	/* one of them, see transfer_item.c */
@@ -169,6 +171,11 @@ struct transfer {
 #define LANE_SCRATCH (256 * KIB)
 #define WINDOW_MIN (4 * MIB)	/* of a stream that is not smaller itself */
 #define WINDOW_MAX (256 * MIB)
+
+static inline struct blob_server *item_server(const struct transfer *t, const struct item *it)
+{
+	return t->o->servers[it->server];
+}
 
 /* --- transfer.c --- */
 

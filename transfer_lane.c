@@ -184,7 +184,7 @@ static int add_header(struct part *p, const char *line)
 /* Credentials go to the registry's own scheme, host and port, nowhere else (design D5.5). */
 static int authorize(struct part *p, struct err *e)
 {
-	const struct http_authority *a = p->it->in->authority;
+	const struct http_authority *a = item_server(p->lane->t, p->it)->authority;
 	_cleanup_buf_ struct buf value = BUF_INIT(LIMIT_TOKEN);
 	_cleanup_buf_ struct buf line = BUF_INIT(LIMIT_TOKEN + 32);
 	int failed = 0;
@@ -208,7 +208,9 @@ static int authorize(struct part *p, struct err *e)
 
 static int part_prepare(struct part *p, struct err *e)
 {
-	if (!p->c && !(p->c = http_easy_new(p->lane->t->h)))
+	const struct blob_server *s = item_server(p->lane->t, p->it);
+
+	if (!p->c && !(p->c = http_easy_new(s->http)))
 		return err_oom(e);
 	curl_slist_free_all(p->headers);
 	p->headers = NULL;
@@ -225,7 +227,8 @@ static int part_prepare(struct part *p, struct err *e)
 	if (p->ranged)
 		snprintf(p->range, sizeof(p->range), "%llu-%llu", (unsigned long long)p->start,
 			 (unsigned long long)atomic_load(&p->end) - 1);
-	curl_easy_setopt(p->c, CURLOPT_URL, p->url);
+	if (http_easy_target(s->http, p->c, p->url, (unsigned)(p - p->lane->parts) * LIMIT_LANES + p->lane->index, e))
+		return -1;
 	curl_easy_setopt(p->c, CURLOPT_RANGE, p->ranged ? p->range : NULL);
 	curl_easy_setopt(p->c, CURLOPT_HTTPHEADER, p->headers);
 	curl_easy_setopt(p->c, CURLOPT_ERRORBUFFER, p->errbuf);

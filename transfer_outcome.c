@@ -86,7 +86,7 @@ static void forget_target(struct item *it)
 /* Lock held. False: another connection was sent elsewhere since, so this answer leads nowhere new. */
 static bool is_current(const struct part *p)
 {
-	return strcmp(p->url, p->it->target ? p->it->target : p->it->in->url) == 0;
+	return strcmp(p->url, p->it->target ? p->it->target : p->it->url) == 0;
 }
 
 static enum next_step after_redirect(struct transfer *t, struct part *p, struct err *e)
@@ -143,7 +143,7 @@ static enum next_step after_status(struct transfer *t, struct part *p, struct er
 	http_redacted(p->url, what, sizeof(what));
 	http_status_error(s, what, &p->resp.body, e);
 	if (s == 401 && p->at_origin) {
-		const struct http_authority *a = it->in->authority;
+		const struct http_authority *a = item_server(t, it)->authority;
 		p->resp.with_credentials = p->with_credentials;
 		pthread_mutex_lock(&t->lock);
 		bool again = ++it->refusals <= MAX_REFUSALS;
@@ -155,7 +155,7 @@ static enum next_step after_status(struct transfer *t, struct part *p, struct er
 	if (http_status_retryable(s))
 		return after_overload(t, p, e);
 	/* a signed URL that ran out, or was made for somebody else: ask the registry for a new one */
-	bool signed_url = strcmp(p->url, it->in->url) != 0; /* it may be on the registry's own host */
+	bool signed_url = strcmp(p->url, it->url) != 0; /* it may be on the registry's own host */
 	if (signed_url && (s == 400 || s == 401 || s == 403 || s == 404 || s == 410)) {
 		pthread_mutex_lock(&t->lock);
 		bool mine = is_current(p); /* else somebody found out, and perhaps the new place, already */
@@ -305,7 +305,7 @@ static void schedule_retry(struct transfer *t, struct part *p, const struct err 
 
 static void tell_accepted(const struct part *p)
 {
-	const struct http_authority *a = p->it->in->authority;
+	const struct http_authority *a = item_server(p->lane->t, p->it)->authority;
 
 	if (p->at_origin && p->with_credentials && p->status && p->status != 401 && a->accepted)
 		a->accepted(a->ctx, p->generation);

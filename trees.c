@@ -375,33 +375,25 @@ static int fetch(struct run *r, struct transfer_stats *stats, struct err *e)
 	_cleanup_free_ struct transfer_stream *streams = calloc(r->n + 1, sizeof(*streams));
 	struct transfer_options o = *r->o->transfer;
 	size_t n = 0;
-	int rc = 0;
 
 	if (!items || !streams)
 		return err_oom(e);
-	for (size_t i = 0; i < r->n && rc == 0; i++) {
+	for (size_t i = 0; i < r->n; i++) {
 		struct job *j = &r->jobs[i];
 		if (j->ready || j->twin)
 			continue;
 		streams[n] = (struct transfer_stream){ .start = on_start, .run = on_run, .again = on_again, .arg = j };
 		items[n] = (struct transfer_item){
-			.url = r->o->url(r->o->arg, &j->t->digest),
-			.authority = r->o->authority,
 			.digest = j->t->digest,
 			.size = j->t->size,
 			.stream = &streams[n],
 		};
-		r->of_item[n] = i;
-		rc = items[n++].url ? 0 : err_oom(e);
+		r->of_item[n++] = i;
 	}
 	o.verified = on_verified;
 	o.tick = on_tick;
 	o.arg = r;
-	if (rc == 0)
-		rc = transfer_run(r->o->http, items, n, &o, stats, e);
-	for (size_t i = 0; i < n; i++)
-		free(items[i].url);
-	return rc;
+	return transfer_run(r->o->http, items, n, &o, stats, e);
 }
 
 static int copy_file(const struct layout_file *f, struct layout_file *to, struct err *e)

@@ -26,10 +26,6 @@ struct trees_options {
 	const struct layout_options *globs;
 	uint64_t max_bytes;		/* of all files; 0 = no limit */
 	bool sync;			/* fsync mode other than never */
-	/* url of a layer; owned by the caller of the callback (freed with free) */
-	char *(*url)(void *arg, const struct digest *d);
-	const struct http_authority *authority;
-	void *arg;
 };
 
 /*

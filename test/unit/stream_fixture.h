@@ -330,7 +330,8 @@ static struct {
 	struct transfer_item items[CONTENTS];
 	struct transfer_stream streams[CONTENTS];
 	struct sink sinks[CONTENTS];
-	char urls[CONTENTS][64];
+	struct blob_server registry;
+	struct blob_server *registries[1];
 	size_t n;
 	struct transfer_stats stats;
 	struct transfer_options o;
@@ -390,6 +391,18 @@ static inline int on_verified(void *arg, size_t item, struct blob *b, struct err
 	return 0;
 }
 
+static inline char *blob_url(const void *arg, const struct digest *d)
+{
+	char url[64];
+	size_t i = 0;
+
+	(void)arg;
+	while (i < run.n && !digest_equal(&run.items[i].digest, d))
+		i++;
+	snprintf(url, sizeof(url), "http://127.0.0.1:%u/%zu", server.port, i);
+	return strdup(url);
+}
+
 static inline void on_warn(void *arg, const char *text)
 {
 	(void)arg;
@@ -405,6 +418,10 @@ static inline int before(void **state)
 		.connections = 8, .lanes = 2, .range_size = RANGE, .memory_budget = 4 * MIB, .stall_timeout_ms = LONG_MS,
 		.retry_budget_ms = LONG_MS, .partial_dirfd = dir, .verified = on_verified, .warn = on_warn,
 	};
+	run.registry = (struct blob_server){ .name = "registry", .http = http, .blob_url = blob_url };
+	run.registries[0] = &run.registry;
+	run.o.servers = run.registries;
+	run.o.n_servers = 1;
 	server.n_content = 0;
 	atomic_store(&stop, 0);
 	atomic_store(&sinks_most, 0);
@@ -422,7 +439,7 @@ static inline struct sink *add_as(bool stream, const uint8_t *p, size_t n, enum 
 	s->data = p;
 	s->n = n;
 	run.streams[i] = (struct transfer_stream){ sink_run, sink_start, sink_again, s };
-	run.items[i] = (struct transfer_item){ .url = run.urls[i], .size = n, .stream = stream ? &run.streams[i] : NULL };
+	run.items[i] = (struct transfer_item){ .size = n, .stream = stream ? &run.streams[i] : NULL };
 	digest_of(alg, p, n, &run.items[i].digest);
 	return s;
 }
@@ -436,8 +453,6 @@ static inline struct sink *add(const uint8_t *p, size_t n)
 static inline int go(void (*behave)(struct answer *))
 {
 	server_start(behave);
-	for (size_t i = 0; i < run.n; i++)
-		snprintf(run.urls[i], sizeof(run.urls[i]), "http://127.0.0.1:%u/%zu", server.port, i);
 	int rc = transfer_run(http, run.items, run.n, &run.o, &run.stats, &run.e);
 	server_stop();
 	assert_int_equal(atomic_load(&sinks_running), 0);

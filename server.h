@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * One server that has blobs: the registry itself, or a mirror of it. A data type only. Row 1; calls log, verify; peer: http.
+ */
+#ifndef FETCHER_SERVER_H
+#define FETCHER_SERVER_H
+
+#include <stdatomic.h>
+
+#include "http.h"
+#include "verify.h"
+
+/* What oci makes and transfer uses. All pointers outlive the transfers. */
+struct blob_server {
+	const char *name;		/* "host:port" for messages and metrics */
+	struct http *http;		/* trust anchors, client certificate, timeouts of this server */
+	/*
+	 * Who we are there; NULL = nobody. Asked about this server's own origin, or, with on_behalf, about the registry's while
+	 * the request goes to this server: then a 401 is never shown to it, since whoever names a token service gets to see a password.
+	 */
+	const struct http_authority *authority;
+	bool on_behalf;
+	/* "Name: value", NULL-terminated; NULL = none. For this server alone, not for where it redirects to. */
+	const char *const *headers;
+	/* URL of a blob; the caller frees it; NULL = out of memory. */
+	char *(*blob_url)(const void *arg, const struct digest *d);
+	const void *arg;
+	bool mirror;			/* gives way to the next server as soon as it is in trouble */
+	bool whole;			/* a peer-to-peer proxy: one request for all that is missing of a blob, never small ranges */
+	unsigned first_byte_ms;		/* a mirror that is silent for so long is in trouble; 0 = the stall timeout */
+
+	/* Written by transfer, read by anybody. */
+	atomic_bool bad;		/* not asked again in this run */
+	atomic_uint_fast64_t bytes;	/* body bytes received from it, or from where it redirected to */
+	atomic_uint_fast64_t requests;
+	atomic_uint_fast64_t misses;	/* blobs that it does not have (404) */
+	atomic_uint_fast64_t fallbacks;	/* blobs taken away from it because of trouble */
+	atomic_uint_fast64_t hits;	/* answers that said they came from a cache at hand (X-Dragonfly-Task-Download-Finished) */
+};
+
+#endif
