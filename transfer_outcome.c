@@ -56,7 +56,8 @@ bool transfer_headers_ok(struct transfer *t, struct part *p)
 	pthread_mutex_lock(&t->lock);
 	if (p->status == 206) {
 		ok = true;
-		if (it->mode == MODE_PROBING)
+		/* a late answer from where the blob was before says nothing about where it is asked for now */
+		if (it->mode == MODE_PROBING && p->probe)
 			it->mode = MODE_RANGES;
 	} else {
 		ok = p->ranged ? take_whole(t, p) : true;

@@ -93,10 +93,10 @@ def check(dest, both, number):
     digest = mark["digest"]
     if mark["path"] == "current":
         # Link and marker are two renames: between them the link names the new version, which is
-        # whole, and nobody is told that it is ready.
+        # whole, and a probe says so: a restart must not take a server out of service.
         linked = os.path.basename(os.readlink(dest / "current")).replace("-", ":")
         if linked != digest:
-            assert fetch_probe(dest) == 21
+            assert fetch_probe(dest) == 0
             digest = linked
     seen = files_in(dest / mark["path"])
     missing = [n for n, value in contents[digest].items() if seen.get(n) != sha(value)]

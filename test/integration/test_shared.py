@@ -140,8 +140,8 @@ def test_holder_hangs(pull, line, dest, layout):
     under_way(line, holder, 0.3)
     holder.signal(signal.SIGSTOP)
     try:
-        waiters = [pull("--lock-timeout", "1s"), pull("--lock-timeout", "0"), pull("--lock-timeout", "300ms")]
         start = time.monotonic()
+        waiters = [pull("--lock-timeout", "1s"), pull("--lock-timeout", "0"), pull("--lock-timeout", "300ms")]
         for run in waiters:
             words = last_words(run.wait(30).exits(41))
             assert f"pid {holder.pid} on host {os.uname().nodename[:64]} since 20" in words
