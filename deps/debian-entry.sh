@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Prints "URI KEYRING" of the Debian archive that this machine's apt uses, KEYRING "-" where apt's own trust store is to
-# be used. Reads one-line sources (*.list) and deb822 ones (*.sources). Exit 1 where there is none, as on Ubuntu.
+# be used. Reads one-line sources (*.list) and deb822 ones (*.sources). Where there is none, as on Ubuntu, it is Debian's
+# public address, if Debian's keyring is installed to check what comes from there; else exit 1.
 # APT_ETC names another folder than /etc/apt.
 set -eu
 etc=${APT_ETC:-/etc/apt}
@@ -64,8 +65,8 @@ deb822() {
 found=$( { one_line; deb822; } | awk '
 	$1 ~ /^(https?|mirror\+https?|mirror\+file|file|cdrom|ftp|tor\+https?|copy):/ &&
 	$2 ~ /^(bookworm|trixie|forky|sid|stable|testing|unstable|oldstable)$/ { print $1, $3; exit }')
-[ -n "$found" ] || exit 1
 uri=${found%% *} key=${found#* }
+[ -n "$found" ] || uri=http://deb.debian.org/debian key=-
 
 if [ "$key" = - ]; then
 	for k in /usr/share/keyrings/debian-archive-keyring.gpg /usr/share/keyrings/debian-archive-keyring.pgp; do
@@ -75,4 +76,5 @@ if [ "$key" = - ]; then
 		fi
 	done
 fi
+[ -n "$found" ] || [ "$key" != - ] || exit 1
 printf '%s %s\n' "$uri" "$key"

@@ -8,7 +8,7 @@ set -eu
 # One list per goal. a|b: either will do, the first that can be had is installed.
 packages() {
 	case $1 in
-	build) echo gcc make libc6-dev linux-libc-dev m4 nasm patch python3 xz-utils bzip2 ca-certificates ;;
+	build) echo gcc make libc6-dev linux-libc-dev m4 nasm patch python3 xz-utils bzip2 ca-certificates debian-archive-keyring ;;
 	arm64) [ "$(uname -m)" = aarch64 ] || echo gcc-aarch64-linux-gnu libc6-dev-arm64-cross ;;
 	amd64) [ "$(uname -m)" = x86_64 ] || echo gcc-x86-64-linux-gnu libc6-dev-amd64-cross ;;
 	test)

@@ -55,12 +55,15 @@ find_mirror() {
 		echo "$FETCHER_DEBIAN_MIRROR"
 		return
 	fi
-	apt-get indextargets --format '$(IDENTIFIER) $(RELEASE) $(COMPONENT) $(REPO_URI)' |
+	found=$(apt-get indextargets --format '$(IDENTIFIER) $(RELEASE) $(COMPONENT) $(REPO_URI)' |
 		awk '$1 == "Packages" && $3 == "main" &&
 		     $2 ~ /^(bullseye|bookworm|trixie|forky|sid|stable|oldstable|testing|unstable)$/ {
 			print $4
 			exit
-		     }'
+		     }')
+	# another relative of Debian: the archive the sources come from
+	[ -n "$found" ] || found=$(sh "$top/deps/debian-entry.sh" | cut -d' ' -f1)
+	echo "$found"
 }
 
 # A private apt: own lists, own cache, and an empty status file, so that it believes nothing is
