@@ -53,6 +53,8 @@
 #define LIMIT_CONNECTIONS 64
 #define LIMIT_LANES 4
 #define LIMIT_RETRY_AFTER_MS (10 * 60 * 1000) /* longer waits are cut to this */
+#define LIMIT_SERVERS 32		/* mirrors, and the registry */
+#define LIMIT_HOSTS 64			/* that limits are kept for, redirect targets included; the others share one */
 #define LIMIT_RANGES 4096		/* intervals of one blob on disk */
 
 #define LIMIT_ERR_MSG 1000		/* termination log line, bytes */

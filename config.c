@@ -112,7 +112,7 @@ static int bad_value(const struct option_info *o, const char *from, const char *
 static int set_number(const struct option_info *o, uint64_t *field, const char *from,
 		      const char *value, struct err *e)
 {
-	uint64_t v;
+	uint64_t v = 0;
 	struct str s = str_of(value);
 	bool ok;
 
@@ -122,9 +122,10 @@ static int set_number(const struct option_info *o, uint64_t *field, const char *
 	}
 	ok = o->type == OPT_DURATION ? units_duration(s, &v) :
 	     o->type == OPT_SIZE     ? units_size(s, &v) : str_u64(s, &v);
-	if (!ok || (o->type == OPT_UINT && (v < o->min || v > o->max)))
+	bool none = v == 0 && o->zero;
+	if (!ok || (o->type == OPT_UINT && ((v < o->min && !none) || v > o->max)))
 		return bad_value(o, from, value, e);
-	if ((v < o->min && !(v == 0 && o->zero)) || v > o->max)
+	if ((v < o->min && !none) || v > o->max)
 		return err_set(e, CODE_USAGE, "%s: %.100s is too %s", from, value,
 			       v < o->min ? "small" : "large");
 	*field = v;

@@ -75,6 +75,8 @@ struct config {
 
 	/* transfer */
 	uint64_t concurrency;		/* most connections, 1..LIMIT_CONNECTIONS */
+	uint64_t max_connections_per_host; /* 0 = no limit but concurrency */
+	uint64_t rate_limit;		/* bytes per second of all connections; 0 = none */
 	uint64_t range_size;		/* bytes; 0 = chosen by the engine */
 	uint64_t memory_budget;		/* bytes */
 	uint64_t max_bytes;		/* refuse artifacts with more; 0 = no limit */

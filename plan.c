@@ -156,6 +156,7 @@ int spans_copy(struct spans *to, const struct spans *from)
 #define SETTLE_MS 20000	/* then no growth for so long */
 #define STARVED_MS 1000	/* without a byte on any connection */
 #define HOLD_MS 5000	/* no growth so soon after an overload */
+#define OVERLOAD_MS 1000 /* all connections report the same one */
 
 void plan_control_init(struct plan_control *c, unsigned start, unsigned max, uint64_t now_ms)
 {
@@ -217,9 +218,35 @@ unsigned plan_control_tick(struct plan_control *c, uint64_t now_ms, uint64_t byt
 
 void plan_control_overload(struct plan_control *c, uint64_t now_ms)
 {
-	if (c->hold_until_ms > now_ms + HOLD_MS - 1000)
+	if (now_ms < c->overload_ms)
 		return;
 	c->target = MAX(c->target / 2, 1u);
-	c->hold_until_ms = now_ms + HOLD_MS;
+	c->overload_ms = now_ms + OVERLOAD_MS;
+	c->hold_until_ms = MAX(c->hold_until_ms, now_ms + HOLD_MS);
 	c->grown_from = 0;
+}
+
+/* --- rate --- */
+
+#define BURST_NS ((uint64_t)100 * 1000 * 1000)	/* what nobody took is kept so long: connections are woken every 25 ms or so */
+
+void plan_rate_init(struct plan_rate *r, uint64_t limit, uint64_t now_us)
+{
+	r->limit = limit;
+	atomic_store(&r->paid_ns, now_us * 1000);
+}
+
+bool plan_rate_open(const struct plan_rate *r, uint64_t now_us)
+{
+	return atomic_load_explicit(&r->paid_ns, memory_order_relaxed) <= now_us * 1000;
+}
+
+void plan_rate_take(struct plan_rate *r, uint64_t bytes, uint64_t now_us)
+{
+	uint64_t now = now_us * 1000, cost = bytes * 1000000000 / r->limit;
+	uint_fast64_t old = atomic_load_explicit(&r->paid_ns, memory_order_relaxed), paid;
+
+	do
+		paid = MAX(old, now - MIN(now, BURST_NS)) + cost;
+	while (!atomic_compare_exchange_weak(&r->paid_ns, &old, paid));
 }

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Interval sets and concurrency control. Pure. Row 1.
+ * Interval sets, concurrency control, a rate limit. Pure. Row 1.
  */
 #ifndef FETCHER_PLAN_H
 #define FETCHER_PLAN_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -45,6 +46,7 @@ struct plan_control {
 	double long_rate;	/* bytes per ms of the long step before the last growth */
 	unsigned grown_from;	/* level before the growth under watch; 0 = none */
 	uint64_t hold_until_ms;	/* no growth before */
+	uint64_t overload_ms;	/* no overload is new before */
 	uint64_t starved_since_ms;
 };
 void plan_control_init(struct plan_control *c, unsigned start, unsigned max, uint64_t now_ms);
@@ -56,5 +58,17 @@ unsigned plan_control_tick(struct plan_control *c, uint64_t now_ms, uint64_t byt
 			   unsigned idle_percent);
 /* A 429/503: halve, at most once per second. */
 void plan_control_overload(struct plan_control *c, uint64_t now_ms);
+
+/*
+ * A rate that many share: a token bucket, kept as the time at which all that was taken is paid for (GCRA). Who is let in may take
+ * more than there is; everybody waits then until that is paid. Any thread; no locks.
+ */
+struct plan_rate {
+	uint64_t limit;		/* bytes per second; 0 = none: the functions are not called then */
+	atomic_uint_fast64_t paid_ns;
+};
+void plan_rate_init(struct plan_rate *r, uint64_t limit, uint64_t now_us);
+bool plan_rate_open(const struct plan_rate *r, uint64_t now_us);
+void plan_rate_take(struct plan_rate *r, uint64_t bytes, uint64_t now_us);
 
 #endif

@@ -530,6 +530,8 @@ static struct transfer_options transfer_options_of(struct pull *p)
 
 	return (struct transfer_options){
 		.connections = (unsigned)c->concurrency,
+		.max_per_host = (unsigned)c->max_connections_per_host,
+		.rate_limit = c->rate_limit,
 		.range_size = c->range_size,
 		.memory_budget = c->memory_budget,
 		.stall_timeout_ms = (unsigned)c->stall_timeout_ms,

@@ -22,15 +22,22 @@ struct blob_server {
 	bool on_behalf;
 	/* "Name: value", NULL-terminated; NULL = none. For this server alone, not for where it redirects to. */
 	const char *const *headers;
-	/* URL of a blob; the caller frees it; NULL = out of memory. */
+	/*
+	 * URL of a blob; the caller frees it; NULL = out of memory. Pure and quick, since the engine calls it with its lock held; scheme,
+	 * host and port are the same for all blobs: that is this server's origin.
+	 */
 	char *(*blob_url)(const void *arg, const struct digest *d);
 	const void *arg;
 	bool mirror;			/* gives way to the next server as soon as it is in trouble */
 	bool whole;			/* a peer-to-peer proxy: one request for all that is missing of a blob, never small ranges */
-	unsigned first_byte_ms;		/* a mirror that is silent for so long is in trouble; 0 = the stall timeout */
+	/*
+	 * A mirror that is silent for so long, before the first byte or later, is in trouble, and one that stays below the speed
+	 * limit for so long; 0 = the stall timeout, which bounds it, too.
+	 */
+	unsigned first_byte_ms;
 
 	/* Written by transfer, read by anybody. */
-	atomic_bool bad;		/* not asked again in this run */
+	atomic_bool bad;		/* a mirror that is not asked again in this run */
 	atomic_uint_fast64_t bytes;	/* body bytes received from it, or from where it redirected to */
 	atomic_uint_fast64_t requests;
 	atomic_uint_fast64_t misses;	/* blobs that it does not have (404) */

@@ -78,19 +78,26 @@ void item_cancel_parts(struct transfer *t, const struct item *it, const struct p
 
 /* --- the end of an item --- */
 
+/* Mirrors that lied are left aside; the registry gets one more chance. */
 static void start_over(struct transfer *t, struct item *it, const struct err *why)
 {
 	struct err e;
-	char line[1200];
+	char line[2400];
 
-	snprintf(line, sizeof(line), "%s; fetching it once more over one connection", why->msg);
-	if (t->o->warn)
+	pthread_mutex_lock(&t->lock);
+	bool mirrors = item_blame_mirrors(t, it, why, line, sizeof(line));
+	pthread_mutex_unlock(&t->lock);
+	if (!mirrors)
+		snprintf(line, sizeof(line), "%s; fetching it once more over one connection", why->msg);
+	if (t->o->warn && *line)
 		t->o->warn(t->o->arg, line);
 	int failed = item_reset(it, &e);
 	pthread_mutex_lock(&t->lock);
 	if (failed)
 		transfer_fail_locked(t, &e);
-	it->again = true;
+	it->again = it->again || !mirrors;
+	it->round++;
+	it->from = 0;
 	it->mode = MODE_UNKNOWN;
 	it->state = ITEM_ACTIVE;
 	spans_clear(&it->taken);
@@ -99,6 +106,15 @@ static void start_over(struct transfer *t, struct item *it, const struct err *wh
 	free(it->target);
 	it->target = NULL;
 	pthread_mutex_unlock(&t->lock);
+}
+
+/* Lock held. */
+static bool mirrors_took_part(const struct transfer *t, const struct item *it)
+{
+	for (size_t i = 0; i < t->o->n_servers; i++)
+		if (it->from & (uint32_t)1 << i && server_gives_way(t, i))
+			return true;
+	return false;
 }
 
 void transfer_try_finish(struct transfer *t, struct item *it, bool consumed)
@@ -113,10 +129,11 @@ void transfer_try_finish(struct transfer *t, struct item *it, bool consumed)
 	}
 	it->state = ITEM_FINISHING;
 	item_cancel_parts(t, it, NULL);
+	bool chance = !it->again || mirrors_took_part(t, it);
 	pthread_mutex_unlock(&t->lock);
 
 	int verdict = item_verdict(it, &wrong, &e);
-	if (wrong && !it->again) {
+	if (wrong && chance) {
 		start_over(t, it, &e);
 		transfer_wake(t);
 		return;
@@ -297,7 +314,9 @@ static void wait_for_end(struct transfer *t)
 			if (item_in_use(it) && item_consuming(it))
 				t->progress_ms = now;
 		}
-		atomic_store(&t->target, plan_control_tick(&t->control, now, done, busy, idle_percent(t)));
+		/* where the limit binds, more connections bring nothing */
+		unsigned idle = idle_percent(t) * !transfer_throttled(t, now);
+		atomic_store(&t->target, plan_control_tick(&t->control, now, done, busy, idle));
 		measure(t, now, done);
 		check_limits(t, now, done, &last_done);
 		pthread_mutex_unlock(&t->lock);
@@ -350,12 +369,10 @@ static int set_up(struct transfer *t, const struct transfer_item *items, size_t 
 	for (size_t i = 0; i < n; i++) {
 		t->items[i].in = &items[i];
 		t->items[i].index = i;
-		const struct blob_server *s = t->o->servers[0];
-		t->items[i].url = s->blob_url(s->arg, &items[i].digest);
-		if (!t->items[i].url)
-			return err_oom(e);
 		t->files.end += !items[i].stream;
 	}
+	if (servers_init(t, e))
+		return -1;
 	qsort(t->items, n, sizeof(*t->items), by_queue_and_size);
 	t->streams = (struct queue){ t->files.end, n };
 	unsigned want = t->o->connections ? t->o->connections : DEFAULT_CONNECTIONS;
@@ -363,6 +380,9 @@ static int set_up(struct transfer *t, const struct transfer_item *items, size_t 
 	t->range_size = t->o->range_size ? t->o->range_size : DEFAULT_RANGE;
 	unsigned lanes = t->o->lanes ? t->o->lanes : MIN(sys_cpus(), (unsigned)LIMIT_LANES);
 	t->n_lanes = MIN(MIN(lanes, (unsigned)LIMIT_LANES), t->max_connections);
+	if (t->o->max_per_host) /* a lane without a share would have nothing to do */
+		t->n_lanes = MIN(t->n_lanes, t->o->max_per_host);
+	plan_rate_init(&t->limit, t->o->rate_limit, sys_now_us());
 	t->window_budget = (t->o->memory_budget ? t->o->memory_budget : DEFAULT_BUDGET) / 2;
 	uint64_t streams = MIN(t->window_budget / WINDOW_MIN, (uint64_t)t->n_lanes + 1);
 	t->max_streams = (unsigned)MAX(streams, (uint64_t)1);
@@ -415,6 +435,7 @@ static void tear_down(struct transfer *t)
 		free(t->items[i].url);
 	for (unsigned i = 0; t->lanes && i < t->n_lanes; i++)
 		lane_release(&t->lanes[i]);
+	servers_release(t);
 	free(t->items);
 	free(t->lanes);
 	pthread_cond_destroy(&t->cond);

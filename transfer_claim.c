@@ -77,13 +77,39 @@ static uint64_t length_of_next(const struct transfer *t, const struct item *it, 
 	return gap->start + len > window_limit(stream_window(it->stream)) ? 0 : len;
 }
 
+/*
+ * Lock held. For a peer-to-peer proxy, which cuts blobs by itself, and leaves its peers aside for what is small: one request at a time
+ * for as much as one can name.
+ */
+static bool next_of_whole(struct item *it, struct span *ret, bool *ret_ranged)
+{
+	*ret_ranged = it->taken.n > 0;
+	*ret = (struct span){ 0, it->in->size };
+	return it->n_parts == 0 && (!*ret_ranged || spans_gap(&it->taken, 0, it->in->size, ret));
+}
+
+/* Lock held. The item goes on at another server if its own has become bad; a whole body that still comes is worth waiting for. */
+static bool seek_server(struct transfer *t, struct item *it)
+{
+	struct err e;
+
+	if (!atomic_load(&item_server(t, it)->bad) || (it->mode == MODE_STREAM && it->n_parts))
+		return true;
+	if (!item_seek_server(t, it, &e))
+		return true;
+	transfer_fail_locked(t, &e);
+	return false;
+}
+
 /* Lock held. The next range of an item, or false. */
 static bool next_span(struct transfer *t, struct item *it, struct span *ret, bool *ret_ranged)
 {
 	struct span gap;
 
-	if (!item_in_use(it) || it->mode == MODE_PROBING)
+	if (!item_in_use(it) || !seek_server(t, it) || it->mode == MODE_PROBING)
 		return false;
+	if (item_server(t, it)->whole && server_gives_way(t, it->server))
+		return next_of_whole(it, ret, ret_ranged);
 	/* a small blob is one plain request; only the rest of a broken one is asked for by range */
 	bool whole = item_is_small(t, it) && it->taken.n == 0;
 	if (whole || it->no_range || it->again || it->mode == MODE_STREAM) {
@@ -118,7 +144,8 @@ static struct item *pick_active(struct transfer *t, const struct lane *l, uint64
 	for (struct item *it = t->active; it; it = it->next_active) {
 		struct span s;
 		bool ranged;
-		if (it->not_before_ms > now || !next_span(t, it, &s, &ranged))
+		if (it->not_before_ms > now || !next_span(t, it, &s, &ranged) ||
+		    !host_has_room(t, l, item_host(t, it), now))
 			continue;
 		unsigned score = it->n_parts * 4 + (parts_in_lane(l, it) ? 0 : 1);
 		if (!best || score < best_score) {
@@ -164,9 +191,12 @@ static struct item *next_waiting(struct transfer *t)
 }
 
 /* Lock held, dropped meanwhile. Opens the next waiting item. false = none, or failed (then t is over). */
-static bool open_next(struct transfer *t)
+static bool open_next(struct transfer *t, const struct lane *l, uint64_t now)
 {
 	struct err e = { 0 };
+
+	if (!host_has_room(t, l, first_host(t), now))
+		return false;
 
 	if (t->ended) { /* their windows may be what the next one waits for */
 		pthread_mutex_unlock(&t->lock);
@@ -187,7 +217,7 @@ static bool open_next(struct transfer *t)
 	int failed = item_open(t, it, &e);
 
 	pthread_mutex_lock(&t->lock);
-	if (failed || item_opened(t, it, &e)) {
+	if (failed || item_opened(t, it, &e) || item_seek_server(t, it, &e)) {
 		item_leave_active(t, it);
 		it->refs = 0;
 		transfer_fail_locked(t, &e);
@@ -214,8 +244,11 @@ static bool assign(struct transfer *t, struct part *p, struct item *it, const st
 		return false;
 	}
 	p->it = it;
+	p->server = it->server;
+	p->host = item_host(t, it);
+	p->redirected = it->target;
 	p->ranged = ranged;
-	p->again = it->again;
+	p->round = it->round;
 	p->start = s->start;
 	p->asked_end = s->end;
 	atomic_store(&p->pos, s->start);
@@ -250,7 +283,7 @@ static uint64_t eta_ms(const struct part *v, uint64_t now)
 
 static bool can_share(const struct part *v)
 {
-	return v->it && v->ranged && !v->twin && !atomic_load(&v->cancel) &&
+	return v->it && v->ranged && !v->twin && !atomic_load(&v->cancel) && v->server == v->it->server &&
 	       v->it->state == ITEM_ACTIVE && v->it->mode == MODE_RANGES;
 }
 
@@ -275,7 +308,7 @@ static struct part *slowest(struct transfer *t, uint64_t now, uint64_t *ret_eta)
 	for (unsigned l = 0; l < t->n_lanes; l++) {
 		for (size_t i = 0; i < t->lanes[l].n_parts; i++) {
 			struct part *v = &t->lanes[l].parts[i];
-			if (!can_share(v))
+			if (!can_share(v) || (part_server(t, v)->whole && server_gives_way(t, v->server)))
 				continue;
 			uint64_t eta = eta_ms(v, now);
 			if (eta > worst_eta && (eta >= HANGS_MS || worth_a_split(v->it))) {
@@ -295,9 +328,11 @@ static struct part *slowest(struct transfer *t, uint64_t now, uint64_t *ret_eta)
 static bool share_tail(struct transfer *t, struct part *p, uint64_t now)
 {
 	uint64_t eta;
-	struct part *v = slowest(t, now, &eta);
 
-	if (!v || v->it->not_before_ms > now)
+	if (transfer_throttled(t, now))
+		return false; /* it is we who are slow */
+	struct part *v = slowest(t, now, &eta);
+	if (!v || v->it->not_before_ms > now || !host_has_room(t, p->lane, item_host(t, v->it), now))
 		return false;
 	uint64_t pos = atomic_load(&v->pos), end = atomic_load(&v->end);
 	bool moves = eta < HANGS_MS;
@@ -322,7 +357,7 @@ bool transfer_claim(struct transfer *t, struct part *p)
 	uint64_t now = sys_now_ms();
 
 	pthread_mutex_lock(&t->lock);
-	while (t->not_before_ms <= now && !atomic_load(&t->over)) {
+	while (!atomic_load(&t->over)) {
 		/* as many blobs at once as can be hashed at once; more only when those have nothing to give */
 		struct item *it = NULL;
 		if (t->n_active >= MAX(t->n_lanes, 2u) || !n_waiting(t))
@@ -331,7 +366,7 @@ bool transfer_claim(struct transfer *t, struct part *p)
 			claimed = assign(t, p, it, &s, ranged);
 			break;
 		}
-		if (open_next(t))
+		if (open_next(t, p->lane, now))
 			continue;
 		it = pick_active(t, p->lane, now, &s, &ranged);
 		claimed = it ? assign(t, p, it, &s, ranged) : share_tail(t, p, now);

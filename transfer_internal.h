@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * What the files of the engine share: transfer.c (the run), transfer_claim.c (who fetches what), transfer_lane.c (one
- * thread's connections), transfer_outcome.c (what an answer means), transfer_item.c (where an item's bytes go: a blob or a
- * stream), transfer_stream.c (a stream: window, hash, consumer).
+ * thread's connections), transfer_outcome.c (what an answer means), transfer_server.c (which server an item is asked for at, and
+ * what each host bears), transfer_item.c (where an item's bytes go: a blob or a stream), transfer_stream.c (a stream: window,
+ * hash, consumer).
  *
  * Locking: everything in struct transfer, struct item and the fields of struct part marked [T] belongs to t->lock. A part's other
  * fields belong to its lane's thread. No network, disk or callback happens under the lock.
@@ -33,11 +34,24 @@ enum item_mode {
 struct part;
 struct stream;
 
+/* A scheme, host and port that is asked: of the registry, a mirror, or where one of them redirects to. */
+struct host {
+	char *origin;		/* NULL = of all that have no entry of their own; else fixed */
+	uint64_t not_before_ms;	/* it asked to be left alone until then (Retry-After) */
+};
+
+struct server {
+	struct blob_server *s;
+	struct host *host;
+	bool lied;		/* it was said that its bytes were wrong */
+};
+
 struct item {
 	const struct transfer_item *in;
 	size_t index;
 	size_t server;		/* index of the one that is asked */
-	char *url;		/* of the blob there */
+	char *url;		/* of the blob there; NULL = it was not asked for yet */
+	uint32_t from;		/* bits of the servers that answered with some of it, since it began anew */
 	enum item_state state;
 	enum item_mode mode;
 	struct blob *blob;	/* one of them, see transfer_item.c */
@@ -48,12 +62,14 @@ struct item {
 	struct spans taken;	/* on disk or in the window, or promised to a part */
 	unsigned n_parts;
 	char *target;		/* where the redirect led; NULL = ask the origin */
+	struct host *target_host;
 	unsigned hops, resolves, refusals; /* redirects, new targets, 401s since the last good answer */
 	unsigned attempt;	/* failures since the last good byte */
 	uint64_t failed_ms;	/* the last one: what was asked for before it is the same trouble */
 	unsigned bad_answers;	/* wrong ranges and lengths, whole run */
 	bool no_range;		/* Range requests confuse this server */
-	bool again;		/* the digest was wrong once: last chance, one stream */
+	bool again;		/* the registry's digest was wrong once: last chance, one stream */
+	unsigned round;		/* how often it began anew */
 	uint64_t not_before_ms;
 	struct item *next_active;
 	struct item *next_ended;
@@ -79,18 +95,22 @@ enum part_result {
 	RESULT_LOCAL,		/* disk or internal error: in err */
 	RESULT_CANCELLED,	/* the bytes are not needed any more */
 	RESULT_STALLED,
+	RESULT_AUTH,		/* no credentials to ask with: in err */
 };
 
 struct part {
 	struct lane *lane;
 	CURL *c;
+	struct http *http;	/* that c was made with */
 	struct item *it;	/* [T] NULL = not in use */
+	size_t server;		/* [T] to write; that is asked, the item may have gone on to another one */
+	struct host *host;	/* [T] */
 	enum part_state state;
 	enum part_result result;
 	bool progressed;	/* brought bytes that were not there before */
 	bool ranged;		/* a Range was asked for */
-	bool again;		/* [T] for the item's last chance */
-	bool paused;		/* the window was full */
+	unsigned round;		/* [T] of the item */
+	bool paused;		/* the window was full, or the rate limit reached */
 	uint64_t start, asked_end;
 	uint64_t claimed_ms;	/* [T] */
 	atomic_uint_fast64_t end;	/* [T] to write; shrinks when the tail is split off */
@@ -99,13 +119,15 @@ struct part {
 	bool probe;		/* [T] it is why the item's mode is MODE_PROBING */
 	struct part *twin;	/* [T] asks for the same bytes: whoever is last gives them back */
 	char *url;
-	bool at_origin;
+	bool redirected;	/* url is not the server's own for the blob */
+	bool at_origin;		/* but it may be there */
 	unsigned generation;	/* of the credentials used */
 	bool with_credentials;
 	struct curl_slist *headers;
 	char range[64];
 	char errbuf[CURL_ERROR_SIZE];
-	uint64_t last_byte_ms;
+	uint64_t sent_ms, last_byte_ms;
+	bool slow;		/* RESULT_STALLED, though bytes came */
 	uint64_t window_ms, window_pos;	/* slow-speed check */
 	struct err err;
 	/* of the response */
@@ -114,6 +136,7 @@ struct part {
 	struct content_range content_range;
 	uint64_t content_length;	/* UINT64_MAX = absent */
 	bool encoded;
+	bool hit;		/* a proxy says that it had the blob at hand */
 	struct http_response resp;	/* the headers that matter later, and an error body */
 	size_t header_bytes;
 };
@@ -129,6 +152,7 @@ struct lane {
 	size_t busy;
 	uint8_t *scratch;
 	uint64_t last_check_ms;
+	size_t turn;		/* which part may go on first */
 	atomic_bool idle;	/* waits with room to spare */
 	atomic_uint paused;	/* connections that wait for room in a window */
 };
@@ -139,6 +163,9 @@ struct transfer {
 	struct http *h;
 	const struct transfer_options *o;
 	struct transfer_stats *stats;
+	struct server *servers;	/* n_servers of o; the last one is the registry */
+	struct host *hosts;	/* LIMIT_HOSTS; the last one is for all others */
+	size_t n_hosts;
 	struct item *items;	/* files, then streams, each smallest first */
 	size_t n_items, n_done;
 	struct queue files, streams;
@@ -157,7 +184,8 @@ struct transfer {
 	atomic_uint_fast64_t idle_us;	/* that lanes spent waiting, all together */
 	uint64_t tick_us, tick_idle_us;	/* at the last tick */
 	atomic_uint target;	/* connections wanted now */
-	uint64_t not_before_ms;	/* the server asked everybody to wait */
+	struct plan_rate limit;
+	atomic_uint_fast64_t throttled_ms; /* when the limit made a connection wait last */
 	uint64_t progress_ms;	/* last good byte, updated by the ticker */
 	struct err err;		/* first fatal error */
 	struct err last;	/* last one that was retried */
@@ -175,6 +203,23 @@ struct transfer {
 static inline struct blob_server *item_server(const struct transfer *t, const struct item *it)
 {
 	return t->o->servers[it->server];
+}
+
+static inline struct blob_server *part_server(const struct transfer *t, const struct part *p)
+{
+	return t->o->servers[p->server];
+}
+
+/* The registry never does, whatever it is called. */
+static inline bool server_gives_way(const struct transfer *t, size_t server)
+{
+	return server + 1 < t->o->n_servers && t->o->servers[server]->mirror;
+}
+
+/* The rate limit, not a server, is why bytes come slowly. */
+static inline bool transfer_throttled(const struct transfer *t, uint64_t now)
+{
+	return t->limit.limit && now - atomic_load(&t->throttled_ms) < 1000;
 }
 
 /* --- transfer.c --- */
@@ -243,6 +288,31 @@ struct window *stream_window(struct stream *s);
 int stream_verdict(struct stream *s, bool *ret_wrong, struct err *e);
 int stream_reset(struct stream *s, struct err *e);
 int stream_discard(struct stream *s, struct err *e);
+
+/* --- transfer_server.c --- */
+
+int servers_init(struct transfer *t, struct err *e);
+void servers_release(struct transfer *t);
+
+/* The rest with the lock held. */
+
+/* The entry of the URL's scheme, host and port. */
+struct host *host_of(struct transfer *t, const char *url);
+struct host *item_host(const struct transfer *t, const struct item *it);
+/* One more request of this lane may go there now. */
+bool host_has_room(const struct transfer *t, const struct lane *l, const struct host *host, uint64_t now);
+struct host *first_host(const struct transfer *t);	/* where items that wait will be asked for */
+/* The item is asked for at a server that is not bad, from the present one on. -1: out of memory. */
+int item_seek_server(struct transfer *t, struct item *it, struct err *e);
+/*
+ * p's mirror is in trouble, or lacks the blob (miss): its item goes on to the next server. true: `line` is worth telling.
+ */
+bool item_give_way(struct transfer *t, const struct part *p, bool miss, const struct err *why, char *line, size_t n);
+/*
+ * The item's bytes are wrong. false: the registry alone brought them. Else whichever mirrors did are bad now, and it will be asked for at the
+ * next server; line is "" where that was told before.
+ */
+bool item_blame_mirrors(struct transfer *t, struct item *it, const struct err *why, char *line, size_t n);
 
 /* --- transfer_claim.c --- */
 

@@ -86,7 +86,7 @@ int item_write(struct item *it, const struct part *p, const void *s, size_t n, u
 	uint64_t pos = atomic_load(&p->pos);
 
 	if (it->stream)
-		return window_put(stream_window(it->stream), p->again, pos, s, n, ret_new, e);
+		return window_put(stream_window(it->stream), p->round, pos, s, n, ret_new, e);
 	return blob_write(it->blob, pos, s, n, ret_new, e);
 }
 

@@ -34,7 +34,7 @@ static void forget_response(struct part *p)
 	http_response_release(&p->resp);
 	buf_init(&p->resp.body, LIMIT_ERROR_BODY);
 	p->status = 0;
-	p->has_range_header = p->encoded = false;
+	p->has_range_header = p->encoded = p->hit = false;
 	p->content_length = UINT64_MAX;
 	p->header_bytes = 0;
 }
@@ -56,8 +56,10 @@ static int one_header(struct part *p, struct str name, struct str value)
 	} else if (str_caseeq(name, "Content-Type")) {
 		p->encoded = p->encoded || (value.n >= 20 &&
 			     strncasecmp(value.p, "multipart/byteranges", 20) == 0);
+	} else if (str_caseeq(name, "X-Dragonfly-Task-Download-Finished")) {
+		p->hit = str_caseeq(value, "true");
 	} else if (str_caseeq(name, "Location") || str_caseeq(name, "Retry-After") ||
-		   str_caseeq(name, "WWW-Authenticate")) {
+		   str_caseeq(name, "WWW-Authenticate") || str_caseeq(name, "X-Dragonfly-Error-Type")) {
 		return keep_header(p, name, value);
 	}
 	return 0;
@@ -74,6 +76,8 @@ static int judge_headers(struct part *p)
 	if (p->status == 200 || p->status == 206) {
 		if (transfer_headers_ok(t, p)) {
 			p->state = PART_BODY;
+			p->window_ms = p->last_byte_ms;
+			atomic_fetch_add(&part_server(t, p)->hits, p->hit);
 			return 0;
 		}
 		return -1; /* p->result says why; the connection is closed, nothing of the body is read */
@@ -127,6 +131,8 @@ static size_t on_header(char *s, size_t size, size_t nmemb, void *arg)
 static size_t pause_part(struct part *p)
 {
 	p->paused = true;
+	p->window_ms = p->last_byte_ms;
+	p->window_pos = atomic_load(&p->pos);
 	atomic_fetch_add(&p->lane->paused, 1);
 	return CURL_WRITEFUNC_PAUSE;
 }
@@ -150,13 +156,20 @@ static size_t on_body(char *s, size_t size, size_t nmemb, void *arg)
 		/* a refusal's body is read to keep the connection, but not for ever */
 		return room ? n : 0;
 	}
+	if (t->limit.limit && !plan_rate_open(&t->limit, sys_now_us())) {
+		atomic_store(&t->throttled_ms, p->last_byte_ms);
+		return pause_part(p);
+	}
 	uint64_t pos = atomic_load(&p->pos), end = atomic_load(&p->end);
 	size_t take = pos < end ? (size_t)MIN((uint64_t)n, end - pos) : 0;
 	uint64_t fresh = 0;
 	int rc = take ? item_write(p->it, p, s, take, &fresh, &p->err) : 0;
 	if (rc == ITEM_FULL)
 		return pause_part(p);
+	if (t->limit.limit)
+		plan_rate_take(&t->limit, n, sys_now_us());
 	atomic_fetch_add_explicit(&t->stats->wire, n, memory_order_relaxed);
+	atomic_fetch_add_explicit(&part_server(t, p)->bytes, n, memory_order_relaxed);
 	if (rc) {
 		p->result = RESULT_LOCAL;
 		return 0;
@@ -181,20 +194,29 @@ static int add_header(struct part *p, const char *line)
 	return 0;
 }
 
-/* Credentials go to the registry's own scheme, host and port, nowhere else (design D5.5). */
-static int authorize(struct part *p, struct err *e)
+/*
+ * Credentials and headers go to the server's own scheme, host and port, nowhere else (design D5.5). Those of the registry go to a mirror that
+ * asks it on our behalf, and without them where there are none: it may have the blob at hand.
+ */
+static int authorize(struct part *p, const struct blob_server *s, struct err *e)
 {
-	const struct http_authority *a = item_server(p->lane->t, p->it)->authority;
+	const struct http_authority *a = s->authority;
 	_cleanup_buf_ struct buf value = BUF_INIT(LIMIT_TOKEN);
 	_cleanup_buf_ struct buf line = BUF_INIT(LIMIT_TOKEN + 32);
 	int failed = 0;
 
-	p->at_origin = a && http_same_origin(p->url, a->origin);
 	p->with_credentials = false;
 	if (!p->at_origin)
 		return 0;
-	if (a->authorize(a->ctx, &value, &p->generation, e))
-		return -1;
+	for (size_t i = 0; s->headers && s->headers[i]; i++)
+		if (add_header(p, s->headers[i]))
+			return err_oom(e);
+	if (!a || (!s->on_behalf && !http_same_origin(p->url, a->origin)))
+		return 0;
+	if (a->authorize(a->ctx, &value, &p->generation, e)) {
+		p->result = RESULT_AUTH;
+		return s->on_behalf ? 0 : -1;
+	}
 	if (value.len) {
 		buf_addf(&line, "Authorization: %s", value.data);
 		failed = line.failed || add_header(p, line.data) ? err_oom(e) : 0;
@@ -206,12 +228,39 @@ static int authorize(struct part *p, struct err *e)
 	return failed;
 }
 
-static int part_prepare(struct part *p, struct err *e)
+/* A handle is bound to the http that it was made with: each server has trust anchors of its own. */
+static int part_handle(struct part *p, const struct blob_server *s, struct err *e)
 {
-	const struct blob_server *s = item_server(p->lane->t, p->it);
+	const struct transfer *t = p->lane->t;
 
+	if (p->c && p->http != s->http) {
+		curl_easy_cleanup(p->c);
+		p->c = NULL;
+	}
 	if (!p->c && !(p->c = http_easy_new(s->http)))
 		return err_oom(e);
+	p->http = s->http;
+	const char *origin = t->servers[p->server].host->origin;
+	p->at_origin = !p->redirected || (origin && http_same_origin(p->url, origin));
+	/* whom a mirror's anchors vouch for is not whom the registry's do: such a connection is not shared with others */
+	bool apart = !p->at_origin && s->http != t->o->servers[t->o->n_servers - 1]->http;
+	curl_easy_setopt(p->c, CURLOPT_FRESH_CONNECT, (long)apart);
+	curl_easy_setopt(p->c, CURLOPT_FORBID_REUSE, (long)apart);
+	return 0;
+}
+
+/* Less at once where that would be much of what a second may bring. */
+static long receive_buffer(const struct transfer *t)
+{
+	return (long)(t->limit.limit ? MIN(MAX(t->limit.limit / 64, KIB), RECEIVE_BUFFER) : RECEIVE_BUFFER);
+}
+
+static int part_prepare(struct part *p, struct err *e)
+{
+	const struct blob_server *s = part_server(p->lane->t, p);
+
+	if (part_handle(p, s, e))
+		return -1;
 	curl_slist_free_all(p->headers);
 	p->headers = NULL;
 	forget_response(p);
@@ -219,11 +268,12 @@ static int part_prepare(struct part *p, struct err *e)
 	p->result = RESULT_NONE;
 	p->progressed = false;
 	p->state = PART_SENT;
-	p->paused = false;
+	p->paused = p->slow = false;
 	if (add_header(p, "Accept-Encoding: identity"))
 		return err_oom(e);
-	if (authorize(p, e))
+	if (authorize(p, s, e))
 		return -1;
+	p->result = RESULT_NONE;
 	if (p->ranged)
 		snprintf(p->range, sizeof(p->range), "%llu-%llu", (unsigned long long)p->start,
 			 (unsigned long long)atomic_load(&p->end) - 1);
@@ -232,14 +282,15 @@ static int part_prepare(struct part *p, struct err *e)
 	curl_easy_setopt(p->c, CURLOPT_RANGE, p->ranged ? p->range : NULL);
 	curl_easy_setopt(p->c, CURLOPT_HTTPHEADER, p->headers);
 	curl_easy_setopt(p->c, CURLOPT_ERRORBUFFER, p->errbuf);
-	curl_easy_setopt(p->c, CURLOPT_BUFFERSIZE, (long)RECEIVE_BUFFER);
+	curl_easy_setopt(p->c, CURLOPT_BUFFERSIZE, receive_buffer(p->lane->t));
 	curl_easy_setopt(p->c, CURLOPT_HEADERFUNCTION, on_header);
 	curl_easy_setopt(p->c, CURLOPT_HEADERDATA, p);
 	curl_easy_setopt(p->c, CURLOPT_WRITEFUNCTION, on_body);
 	curl_easy_setopt(p->c, CURLOPT_WRITEDATA, p);
 	curl_easy_setopt(p->c, CURLOPT_PRIVATE, p);
-	p->last_byte_ms = p->window_ms = sys_now_ms();
+	p->sent_ms = p->last_byte_ms = p->window_ms = sys_now_ms();
 	p->window_pos = atomic_load(&p->pos);
+	atomic_fetch_add(&part_server(p->lane->t, p)->requests, 1);
 	return 0;
 }
 
@@ -256,6 +307,11 @@ static void part_idle(struct part *p)
 
 static void part_over(struct part *p, CURLcode rc)
 {
+	/* an end that we made, but for a stall, says nothing of the address */
+	if (p->result == RESULT_STALLED)
+		http_easy_done(p->http, p->c, CURLE_OPERATION_TIMEDOUT);
+	else if (rc != CURLE_ABORTED_BY_CALLBACK && p->result != RESULT_LOCAL && p->result != RESULT_AUTH)
+		http_easy_done(p->http, p->c, rc == CURLE_WRITE_ERROR ? CURLE_OK : rc);
 	transfer_part_ended(p->lane->t, p, rc);
 	part_idle(p);
 }
@@ -278,7 +334,8 @@ static void lane_fill(struct lane *l)
 	       (p = free_part(l)) && transfer_claim(t, p)) {
 		l->busy++;
 		if (part_prepare(p, &p->err)) {
-			p->result = RESULT_LOCAL;
+			if (p->result != RESULT_AUTH)
+				p->result = RESULT_LOCAL;
 			part_over(p, CURLE_OK);
 			continue;
 		}
@@ -307,18 +364,28 @@ static void lane_drain(struct lane *l)
 	}
 }
 
-static bool too_slow(const struct transfer_options *o, struct part *p, uint64_t now)
+static bool too_slow(const struct transfer *t, struct part *p, uint64_t now)
 {
-	uint64_t pos = atomic_load(&p->pos);
+	const struct transfer_options *o = t->o;
+	const struct blob_server *s = part_server(t, p);
+	uint64_t pos = atomic_load(&p->pos), last = p->last_byte_ms;
+	uint64_t silence = o->stall_timeout_ms, time = o->speed_time_ms;
 
-	if (now - p->last_byte_ms > o->stall_timeout_ms)
+	if (server_gives_way(t, p->server)) { /* others can be asked: no patience, and heads that trickle are no answer */
+		if (s->first_byte_ms)
+			silence = MIN(silence, s->first_byte_ms);
+		time = MIN(time, silence);
+		if (p->state == PART_SENT)
+			last = p->sent_ms;
+	}
+	if (now > last && now - last > silence)
 		return true;
-	if (!o->speed_limit || !o->speed_time_ms || now - p->window_ms < o->speed_time_ms)
+	if (!o->speed_limit || !time || now - p->window_ms < time)
 		return false;
-	bool slow = pos - p->window_pos < o->speed_limit * o->speed_time_ms / 1000;
+	p->slow = pos - p->window_pos < o->speed_limit * time / 1000;
 	p->window_ms = now;
 	p->window_pos = pos;
-	return slow;
+	return p->slow;
 }
 
 /* Ends exchanges that stall or are not wanted any more; they would not end by themselves. */
@@ -338,7 +405,7 @@ static void lane_check(struct lane *l)
 			p->last_byte_ms = p->window_ms = now;
 			p->window_pos = atomic_load(&p->pos);
 		}
-		if (!cancelled && !too_slow(l->t->o, p, now))
+		if (!cancelled && !too_slow(l->t, p, now))
 			continue;
 		p->result = cancelled ? RESULT_CANCELLED : RESULT_STALLED;
 		curl_multi_remove_handle(l->m, p->c);
@@ -352,9 +419,12 @@ static void lane_check(struct lane *l)
  */
 static void lane_resume(struct lane *l)
 {
+	const struct plan_rate *limit = &l->t->limit;
+
+	l->turn++;
 	for (size_t i = 0; i < l->n_parts && atomic_load(&l->paused); i++) {
-		struct part *p = &l->parts[i];
-		if (!p->paused || !item_has_room(p->it, p))
+		struct part *p = &l->parts[(i + l->turn) % l->n_parts]; /* where bytes are rationed all get some */
+		if (!p->paused || (limit->limit && !plan_rate_open(limit, sys_now_us())) || !item_has_room(p->it, p))
 			continue;
 		p->paused = false;
 		atomic_fetch_sub(&l->paused, 1);
@@ -422,6 +492,10 @@ int lane_init(struct lane *l, struct transfer *t, unsigned index, size_t room, s
 	for (size_t i = 0; i < room; i++)
 		l->parts[i].lane = l;
 	curl_multi_setopt(l->m, CURLMOPT_MAXCONNECTS, (long)room + 2);
+	/* host_has_room asks for no more; this is for idle connections that a request cannot use */
+	unsigned most = t->o->max_per_host;
+	if (most)
+		curl_multi_setopt(l->m, CURLMOPT_MAX_HOST_CONNECTIONS, (long)(most / t->n_lanes + (index < most % t->n_lanes)));
 	return 0;
 }
 

@@ -17,7 +17,7 @@ static bool take_whole(struct transfer *t, struct part *p)
 {
 	struct item *it = p->it;
 
-	if (it->mode == MODE_STREAM)
+	if (it->mode == MODE_STREAM || p->server != it->server)
 		return false; /* a sibling was first */
 	if (it->mode == MODE_RANGES && !it->bad_answers) {
 		/* it knew ranges: one such answer of a cache on the way is not worth sending all of it again */
@@ -33,28 +33,38 @@ static bool take_whole(struct transfer *t, struct part *p)
 	return true;
 }
 
+/*
+ * The answer is exactly the range that was asked for. Dragonfly's dfdaemon before 1.3.9 says 200 where it means 206
+ * (dragonflyoss/client#1874): from a mirror that counts when range and length leave no doubt.
+ */
+static bool is_partial(const struct transfer *t, const struct part *p)
+{
+	const struct content_range *r = &p->content_range;
+
+	if (!p->ranged || !p->has_range_header || r->start != p->start || r->end != p->asked_end - 1 ||
+	    r->total != p->it->in->size)
+		return false;
+	return p->status == 206 || (server_gives_way(t, p->server) && p->content_length == p->asked_end - p->start);
+}
+
 bool transfer_headers_ok(struct transfer *t, struct part *p)
 {
 	struct item *it = p->it;
-	uint64_t want = p->ranged ? p->asked_end - p->start : it->in->size;
-	const struct content_range *r = &p->content_range;
-	bool ok;
+	bool partial = is_partial(t, p), ok;
+	uint64_t want = partial ? p->asked_end - p->start : it->in->size;
 
 	p->result = RESULT_BAD;
-	if (p->encoded)
+	if (p->encoded || (p->status == 206 && !partial))
 		return false;
-	if (p->status == 206) {
-		if (!p->ranged || !p->has_range_header || r->start != p->start ||
-		    r->end != p->asked_end - 1 || r->total != it->in->size)
-			return false;
-	} else {
-		want = it->in->size;
-	}
 	if (p->content_length != UINT64_MAX && p->content_length != want)
+		return false;
+	/* a mirror's 200 with the range of something else: who knows what it sends */
+	const struct content_range *r = &p->content_range;
+	if (p->has_range_header && !partial && server_gives_way(t, p->server) && (r->start || r->end != it->in->size - 1))
 		return false;
 	p->result = RESULT_CANCELLED;
 	pthread_mutex_lock(&t->lock);
-	if (p->status == 206) {
+	if (partial) {
 		ok = true;
 		/* a late answer from where the blob was before says nothing about where it is asked for now */
 		if (it->mode == MODE_PROBING && p->probe)
@@ -63,18 +73,27 @@ bool transfer_headers_ok(struct transfer *t, struct part *p)
 		ok = p->ranged ? take_whole(t, p) : true;
 	}
 	p->probe = false;
-	it->hops = it->resolves = it->refusals = 0;
+	if (ok && p->round == it->round)
+		it->from |= (uint32_t)1 << p->server;
+	if (p->server == it->server)
+		it->hops = it->resolves = it->refusals = 0;
 	pthread_mutex_unlock(&t->lock);
 	if (ok)
 		p->result = RESULT_NONE;
-	if (p->status == 206)
+	if (partial)
 		transfer_wake(t);
 	return ok;
 }
 
 /* --- endings --- */
 
-enum next_step { NEXT_AGAIN, NEXT_WAIT, NEXT_FAIL };
+enum next_step {
+	NEXT_AGAIN,
+	NEXT_WAIT,
+	NEXT_FAIL,
+	NEXT_SERVER,		/* the mirror is in trouble */
+	NEXT_MISS,		/* it lacks the blob */
+};
 
 static void forget_target(struct item *it)
 {
@@ -87,7 +106,7 @@ static void forget_target(struct item *it)
 /* Lock held. False: another connection was sent elsewhere since, so this answer leads nowhere new. */
 static bool is_current(const struct part *p)
 {
-	return strcmp(p->url, p->it->target ? p->it->target : p->it->url) == 0;
+	return p->server == p->it->server && strcmp(p->url, p->it->target ? p->it->target : p->it->url) == 0;
 }
 
 static enum next_step after_redirect(struct transfer *t, struct part *p, struct err *e)
@@ -107,6 +126,7 @@ static enum next_step after_redirect(struct transfer *t, struct part *p, struct 
 	if (is_current(p)) {
 		char *old = p->it->target;
 		p->it->target = target;
+		p->it->target_host = host_of(t, target);
 		target = old;
 		loop = ++p->it->hops > LIMIT_REDIRECTS;
 	}
@@ -118,21 +138,74 @@ static enum next_step after_redirect(struct transfer *t, struct part *p, struct 
 	return NEXT_FAIL;
 }
 
+/*
+ * Who is asked too often does not always say 429: GHCR answers many small requests with 403, others put TOOMANYREQUESTS, the code of
+ * the distribution spec, under another status.
+ */
+static bool limits_rate(const struct part *p)
+{
+	static const char *const words[] = { "TOOMANYREQUESTS", "TOO_MANY_REQUESTS", "rate limit" };
+
+	if (p->status == 429 || p->status == 503)
+		return true;
+	if (p->status == 403 && http_response_header(&p->resp, "Retry-After", 0))
+		return true;
+	for (size_t i = 0; p->status != 401 && p->resp.body.len && i < ARRAY_SIZE(words); i++)
+		if (strcasestr(buf_cstr(&p->resp.body), words[i]))
+			return true;
+	return false;
+}
+
+/* What one connection is told holds for all: fewer of them, and none to that host before it wants to be asked again. */
 static enum next_step after_overload(struct transfer *t, struct part *p, struct err *e)
 {
 	const char *after = http_response_header(&p->resp, "Retry-After", 0);
 	uint64_t now = sys_now_ms();
 
 	e->retry_after_ms = http_retry_after_ms(after, time(NULL));
-	if (p->status == 429 || p->status == 503) {
+	if (limits_rate(p)) {
 		pthread_mutex_lock(&t->lock);
 		plan_control_overload(&t->control, now);
 		atomic_store(&t->target, t->control.target);
-		if (e->retry_after_ms)
-			t->not_before_ms = MAX(t->not_before_ms, now + e->retry_after_ms);
+		p->host->not_before_ms = MAX(p->host->not_before_ms, now + e->retry_after_ms);
 		pthread_mutex_unlock(&t->lock);
 	}
 	return NEXT_WAIT;
+}
+
+/* The origin wants other credentials: true = ask again with what there is now. */
+static bool after_challenge(struct transfer *t, struct part *p, struct err *e)
+{
+	const struct http_authority *a = part_server(t, p)->authority;
+
+	p->resp.with_credentials = p->with_credentials;
+	pthread_mutex_lock(&t->lock);
+	bool again = ++p->it->refusals <= MAX_REFUSALS;
+	pthread_mutex_unlock(&t->lock);
+	return again && a->challenged(a->ctx, &p->resp, p->generation, e) == 0;
+}
+
+/*
+ * A signed URL that ran out, or was made for somebody else: the server that gave it is asked for a new one. Returns how often in a row that
+ * was so; 0 = somebody found out, and perhaps the new place, already.
+ */
+static unsigned target_refused(struct transfer *t, struct part *p)
+{
+	pthread_mutex_lock(&t->lock);
+	bool mine = is_current(p);
+	unsigned tries = mine ? ++p->it->resolves : 0;
+	if (mine)
+		forget_target(p->it);
+	pthread_mutex_unlock(&t->lock);
+	return tries;
+}
+
+static bool refuses_target(const struct part *p)
+{
+	long s = p->status;
+
+	/* redirected: it may be on the server's own host */
+	return p->redirected && (s == 400 || s == 401 || s == 403 || s == 404 || s == 410);
 }
 
 static enum next_step after_status(struct transfer *t, struct part *p, struct err *e)
@@ -143,27 +216,17 @@ static enum next_step after_status(struct transfer *t, struct part *p, struct er
 
 	http_redacted(p->url, what, sizeof(what));
 	http_status_error(s, what, &p->resp.body, e);
-	if (s == 401 && p->at_origin) {
-		const struct http_authority *a = item_server(t, it)->authority;
-		p->resp.with_credentials = p->with_credentials;
-		pthread_mutex_lock(&t->lock);
-		bool again = ++it->refusals <= MAX_REFUSALS;
-		pthread_mutex_unlock(&t->lock);
-		if (!again || a->challenged(a->ctx, &p->resp, p->generation, e))
-			return NEXT_FAIL;
-		return NEXT_AGAIN;
-	}
+	if (s == 401 && p->at_origin && part_server(t, p)->authority)
+		return after_challenge(t, p, e) ? NEXT_AGAIN : NEXT_FAIL;
 	if (http_status_retryable(s))
 		return after_overload(t, p, e);
-	/* a signed URL that ran out, or was made for somebody else: ask the registry for a new one */
-	bool signed_url = strcmp(p->url, it->url) != 0; /* it may be on the registry's own host */
-	if (signed_url && (s == 400 || s == 401 || s == 403 || s == 404 || s == 410)) {
-		pthread_mutex_lock(&t->lock);
-		bool mine = is_current(p); /* else somebody found out, and perhaps the new place, already */
-		unsigned tries = mine ? ++it->resolves : 0;
-		if (mine)
-			forget_target(it);
-		pthread_mutex_unlock(&t->lock);
+	if (limits_rate(p)) {
+		e->code = CODE_NETWORK; /* right credentials, too many requests */
+		e->retryable = true;
+		return after_overload(t, p, e);
+	}
+	if (refuses_target(p)) {
+		unsigned tries = target_refused(t, p);
 		return tries > MAX_RESOLVES ? NEXT_FAIL : tries > 1 ? NEXT_WAIT : NEXT_AGAIN;
 	}
 	if (!p->ranged || (s != 400 && s != 405 && s != 406 && s != 416 && s != 501))
@@ -180,17 +243,22 @@ static bool is_news(const struct part *p)
 	return p->claimed_ms > p->it->failed_ms;
 }
 
+static void bad_answer_error(const struct part *p, const char *what, struct err *e)
+{
+	err_set(e, CODE_INTEGRITY, "%s: the answer does not fit the request (status %ld, %llu bytes of %llu)",
+		what, p->status,
+		p->content_length == UINT64_MAX ? 0ULL : (unsigned long long)p->content_length,
+		(unsigned long long)p->it->in->size);
+	e->retryable = true;
+}
+
 static enum next_step after_bad_answer(struct transfer *t, struct part *p, struct err *e)
 {
 	struct item *it = p->it;
 	char what[512];
 
 	http_redacted(p->url, what, sizeof(what));
-	err_set(e, CODE_INTEGRITY, "%s: the answer does not fit the request (status %ld, %llu bytes of %llu)",
-		what, p->status,
-		p->content_length == UINT64_MAX ? 0ULL : (unsigned long long)p->content_length,
-		(unsigned long long)it->in->size);
-	e->retryable = true;
+	bad_answer_error(p, what, e);
 	pthread_mutex_lock(&t->lock);
 	it->bad_answers += is_news(p);
 	/* who gave ranges before gets a second chance: without them everything would be sent again */
@@ -201,8 +269,37 @@ static enum next_step after_bad_answer(struct transfer *t, struct part *p, struc
 	return enough ? NEXT_FAIL : NEXT_WAIT;
 }
 
-/* What the end of a part that did not bring all its bytes means. */
-static enum next_step judge(struct transfer *t, struct part *p, CURLcode rc, struct err *e)
+static enum next_step stall_error(const struct transfer *t, const struct part *p, const char *what, struct err *e)
+{
+	if (p->slow)
+		err_set(e, CODE_DEADLINE, "%s: the connection stalled, it brought less than %llu bytes/s", what,
+			(unsigned long long)t->o->speed_limit);
+	else
+		err_set(e, CODE_DEADLINE, "%s: the connection stalled", what);
+	e->retryable = true;
+	return NEXT_WAIT;
+}
+
+/* --- a mirror's endings: no patience, since the next server can be asked at once --- */
+
+static enum next_step after_mirror_status(struct transfer *t, struct part *p, const char *what, struct err *e)
+{
+	const struct blob_server *s = part_server(t, p);
+	const char *type = http_response_header(&p->resp, "X-Dragonfly-Error-Type", 0);
+	bool known = type && (!strcmp(type, "backend") || !strcmp(type, "proxy") || !strcmp(type, "dfdaemon"));
+
+	http_status_error(p->status, what, &p->resp.body, e);
+	if (known)
+		err_wrap(e, "Dragonfly's %s is in trouble", type);
+	/* what a mirror that asks for us says of the registry's credentials must not name a place to send them to */
+	if (p->status == 401 && p->at_origin && s->authority && !s->on_behalf && after_challenge(t, p, e))
+		return NEXT_AGAIN;
+	if (refuses_target(p) && target_refused(t, p) <= 1)
+		return NEXT_AGAIN;
+	return p->status == 404 || p->status == 410 ? NEXT_MISS : NEXT_SERVER;
+}
+
+static enum next_step judge_mirror(struct transfer *t, struct part *p, CURLcode rc, struct err *e)
 {
 	char what[512];
 
@@ -213,6 +310,44 @@ static enum next_step judge(struct transfer *t, struct part *p, CURLcode rc, str
 	case RESULT_LOCAL:
 		*e = p->err;
 		return e->retryable ? NEXT_WAIT : NEXT_FAIL;
+	case RESULT_AUTH:
+		*e = p->err;
+		return NEXT_SERVER;
+	case RESULT_REDIRECT:
+		return after_redirect(t, p, e) == NEXT_AGAIN ? NEXT_AGAIN : NEXT_SERVER;
+	case RESULT_STATUS:
+		return after_mirror_status(t, p, what, e);
+	case RESULT_BAD:
+		bad_answer_error(p, what, e);
+		return NEXT_SERVER;
+	case RESULT_STALLED:
+		(void)stall_error(t, p, what, e);
+		return NEXT_SERVER;
+	case RESULT_NONE:
+		break;
+	}
+	if (rc == CURLE_OK)
+		err_set(e, CODE_NETWORK, "%s: the body ended early", what);
+	else
+		http_curl_error(p->http, p->c, rc, p->errbuf, what, e);
+	return rc == CURLE_OUT_OF_MEMORY ? NEXT_FAIL : NEXT_SERVER;
+}
+
+/* What the end of a part that did not bring all its bytes means. */
+static enum next_step judge(struct transfer *t, struct part *p, CURLcode rc, struct err *e)
+{
+	char what[512];
+
+	if (server_gives_way(t, p->server))
+		return judge_mirror(t, p, rc, e);
+	http_redacted(p->url ? p->url : "", what, sizeof(what));
+	switch (p->result) {
+	case RESULT_CANCELLED:
+		return NEXT_AGAIN;
+	case RESULT_LOCAL:
+	case RESULT_AUTH:
+		*e = p->err;
+		return e->retryable ? NEXT_WAIT : NEXT_FAIL;
 	case RESULT_REDIRECT:
 		return after_redirect(t, p, e);
 	case RESULT_STATUS:
@@ -220,9 +355,7 @@ static enum next_step judge(struct transfer *t, struct part *p, CURLcode rc, str
 	case RESULT_BAD:
 		return after_bad_answer(t, p, e);
 	case RESULT_STALLED:
-		err_set(e, CODE_DEADLINE, "%s: the connection stalled", what);
-		e->retryable = true;
-		return NEXT_WAIT;
+		return stall_error(t, p, what, e);
 	case RESULT_NONE:
 		break;
 	}
@@ -231,7 +364,7 @@ static enum next_step judge(struct transfer *t, struct part *p, CURLcode rc, str
 		e->retryable = true;
 		return NEXT_WAIT;
 	}
-	http_curl_error(t->h, p->c, rc, p->errbuf, what, e);
+	http_curl_error(p->http, p->c, rc, p->errbuf, what, e);
 	/* no HTTP at all, from a server that spoke it before: something on the way hiccups */
 	if (rc == CURLE_UNSUPPORTED_PROTOCOL || rc == CURLE_WEIRD_SERVER_REPLY) {
 		pthread_mutex_lock(&t->lock);
@@ -262,7 +395,7 @@ static struct blob *give_back(struct part *p)
 		twin->twin = NULL;
 		if (pos >= end)
 			atomic_store(&twin->cancel, true);
-	} else if (pos < end && p->ranged) {
+	} else if (pos < end && p->ranged && p->round == it->round) {
 		free_bytes(it, pos, end);
 	}
 	it->n_parts--;
@@ -306,9 +439,10 @@ static void schedule_retry(struct transfer *t, struct part *p, const struct err 
 
 static void tell_accepted(const struct part *p)
 {
-	const struct http_authority *a = item_server(p->lane->t, p->it)->authority;
+	const struct blob_server *s = part_server(p->lane->t, p);
+	const struct http_authority *a = s->authority;
 
-	if (p->at_origin && p->with_credentials && p->status && p->status != 401 && a->accepted)
+	if (p->at_origin && p->with_credentials && !s->on_behalf && p->status && p->status != 401 && a->accepted)
 		a->accepted(a->ctx, p->generation);
 }
 
@@ -318,7 +452,8 @@ void transfer_part_ended(struct transfer *t, struct part *p, CURLcode rc)
 	struct err e = { 0 };
 	enum next_step next = NEXT_AGAIN;
 	bool body = p->state == PART_BODY && p->result != RESULT_LOCAL;
-	bool complete = body && atomic_load(&p->pos) >= atomic_load(&p->end);
+	bool complete = body && atomic_load(&p->pos) >= atomic_load(&p->end), tell = false;
+	char line[1400];
 
 	tell_accepted(p);
 	if (!complete && !atomic_load(&t->over) && !atomic_load(&p->cancel))
@@ -332,8 +467,12 @@ void transfer_part_ended(struct transfer *t, struct part *p, CURLcode rc)
 		it->attempt = 0;
 	if (next == NEXT_FAIL && it->state == ITEM_ACTIVE)
 		transfer_fail_locked(t, &e);
+	if (next == NEXT_SERVER || next == NEXT_MISS)
+		tell = item_give_way(t, p, next == NEXT_MISS, &e, line, sizeof(line));
 	struct blob *closing = give_back(p);
 	pthread_mutex_unlock(&t->lock);
+	if (tell && t->o->warn)
+		t->o->warn(t->o->arg, line);
 	item_close(it, closing);
 	if (complete)
 		transfer_try_finish(t, it, false);

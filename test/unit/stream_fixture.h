@@ -31,23 +31,33 @@
 
 /* --- server --- */
 
+struct test_server;
+
 struct answer {
+	struct test_server *server;
+	const char *head;	/* of the request */
 	unsigned number;	/* of the request, from 1 */
 	size_t content;		/* which of server.content */
 	bool ranged;
 	uint64_t start, end;	/* asked for; the whole without Range */
 	/* what the test may set */
 	bool whole;		/* ignore the Range */
-	int status;		/* this instead, without a body */
+	int status;		/* this instead, with this body, or none */
+	const char *body;
 	const char *location;
+	const char *header;	/* one more, "Name: value" */
+	bool ok;		/* 200 with the Content-Range */
+	unsigned wait_ms;	/* before the head */
+	unsigned pace_ms;	/* between two pieces of the body of 1 KiB */
 	uint64_t cut_at;	/* so many body bytes, then the connection ends... */
-	bool reset;		/* ... with RST */
+	bool reset;		/* ... with RST, which takes what was not read yet along; */
+	unsigned end_ms;	/* so much later */
 	bool hang;		/* ... or does not: nothing more comes */
 	uint64_t length;	/* Content-Length, when not the truth */
 	uint64_t flip_at;	/* this byte of the content is wrong */
 };
 
-static struct {
+static struct test_server {
 	int fd;
 	uint16_t port;
 	pthread_t thread;
@@ -55,15 +65,21 @@ static struct {
 		const uint8_t *data;
 		size_t n;
 	} content[CONTENTS];
-	size_t n_content;
+	size_t n_content;	/* of server alone: all have the same */
 	void (*behave)(struct answer *a);	/* one at a time; NULL = always right */
 	pthread_mutex_t lock;
 	int sockets[SOCKETS];
 	pthread_t threads[SOCKETS];
 	size_t n_sockets;
-	unsigned n_requests, n_ranged;
+	unsigned n_requests, n_ranged, n_open, most_open;
 	atomic_bool stopping;
 } server = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+/* A connection of one of them. */
+struct socket {
+	struct test_server *v;
+	size_t i;
+};
 
 static inline bool send_all(int fd, const void *p, size_t n)
 {
@@ -94,16 +110,19 @@ static inline bool read_head(int fd, char *head, size_t room)
 
 static inline bool send_body(int fd, const struct answer *a, uint64_t from, uint64_t to)
 {
+	uint64_t piece = a->pace_ms ? 1024 : 65536;
 	const uint8_t *data = server.content[a->content].data;
 	uint64_t stop = from + MIN(to - from, a->cut_at);
 
 	for (uint64_t at = from; at < stop;) {
 		bool wrong = a->flip_at >= at && a->flip_at < stop;
-		uint64_t n = wrong ? a->flip_at - at : MIN(stop - at, (uint64_t)65536);
+		uint64_t n = wrong ? a->flip_at - at : MIN(stop - at, piece);
 		uint8_t bad = wrong ? data[a->flip_at] ^ 1 : 0;
-		n = MIN(n, (uint64_t)65536);
+		n = MIN(n, piece);
 		if (!send_all(fd, data + at, (size_t)n))
 			return false;
+		for (unsigned ms = 0; ms < a->pace_ms && !atomic_load(&a->server->stopping); ms++)
+			sys_sleep_ms(1);
 		at += n;
 		if (wrong && at == a->flip_at) {
 			if (!send_all(fd, &bad, 1))
@@ -113,16 +132,18 @@ static inline bool send_body(int fd, const struct answer *a, uint64_t from, uint
 	}
 	if (stop == to)
 		return true;
-	while (a->hang && !atomic_load(&server.stopping) && recv(fd, &(char){ 0 }, 1, 0) > 0)
+	while (a->hang && !atomic_load(&a->server->stopping) && recv(fd, &(char){ 0 }, 1, 0) > 0)
 		;
+	for (unsigned ms = 0; ms < a->end_ms && !atomic_load(&a->server->stopping); ms++)
+		sys_sleep_ms(1);
 	if (a->reset)
 		setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){ 1, 0 }, sizeof(struct linger));
 	return false;
 }
 
-static inline bool answer_one(int fd, const char *head)
+static inline bool answer_one(struct test_server *v, int fd, const char *head)
 {
-	struct answer a = { .cut_at = UINT64_MAX, .length = UINT64_MAX, .flip_at = UINT64_MAX };
+	struct answer a = { .server = v, .head = head, .cut_at = UINT64_MAX, .length = UINT64_MAX, .flip_at = UINT64_MAX };
 	unsigned long long start, end;
 	char line[512];
 	unsigned content;
@@ -134,22 +155,26 @@ static inline bool answer_one(int fd, const char *head)
 	a.ranged = range && sscanf(range, "\r\nRange: bytes=%llu-%llu", &start, &end) == 2;
 	a.start = a.ranged ? start : 0;
 	a.end = a.ranged ? end + 1 : server.content[content].n;
-	pthread_mutex_lock(&server.lock);
-	a.number = ++server.n_requests;
-	server.n_ranged += a.ranged;
-	if (server.behave)
-		server.behave(&a);
-	pthread_mutex_unlock(&server.lock);
+	pthread_mutex_lock(&v->lock);
+	a.number = ++v->n_requests;
+	v->n_ranged += a.ranged;
+	if (v->behave)
+		v->behave(&a);
+	pthread_mutex_unlock(&v->lock);
+	for (unsigned ms = 0; ms < a.wait_ms && !atomic_load(&v->stopping); ms++)
+		sys_sleep_ms(1);
 	if (a.status) {
-		snprintf(line, sizeof(line), "HTTP/1.1 %d X\r\nContent-Length: 0\r\n%s%s\r\n\r\n", a.status,
-			 a.location ? "Location: " : "X: y", a.location ? a.location : "");
+		const char *body = a.body ? a.body : "";
+		snprintf(line, sizeof(line), "HTTP/1.1 %d X\r\nContent-Length: %zu\r\n%s%s\r\n%s\r\n\r\n%s", a.status,
+			 strlen(body), a.location ? "Location: " : "X: y", a.location ? a.location : "",
+			 a.header ? a.header : "Y: z", body);
 		return send_all(fd, line, strlen(line));
 	}
 	bool part = a.ranged && !a.whole;
 	uint64_t from = part ? a.start : 0, to = part ? a.end : server.content[content].n;
 	uint64_t length = a.length != UINT64_MAX ? a.length : to - from;
-	int n = snprintf(line, sizeof(line), "HTTP/1.1 %s\r\nContent-Length: %llu\r\n", part ? "206 P" : "200 OK",
-			 (unsigned long long)length);
+	int n = snprintf(line, sizeof(line), "HTTP/1.1 %s\r\nContent-Length: %llu\r\n%s\r\n",
+			 part && !a.ok ? "206 P" : "200 OK", (unsigned long long)length, a.header ? a.header : "X: y");
 	if (part)
 		n += snprintf(line + n, sizeof(line) - (size_t)n, "Content-Range: bytes %llu-%llu/%llu\r\n",
 			      (unsigned long long)from, (unsigned long long)to - 1,
@@ -160,68 +185,75 @@ static inline bool answer_one(int fd, const char *head)
 
 static inline void *serve_connection(void *arg)
 {
-	size_t i = (size_t)(uintptr_t)arg;
-	pthread_mutex_lock(&server.lock);
-	int fd = server.sockets[i];
-	pthread_mutex_unlock(&server.lock);
+	struct socket *of = arg;
+	struct test_server *v = of->v;
+	size_t i = of->i;
 	char head[8192];
 
-	while (read_head(fd, head, sizeof(head)) && answer_one(fd, head))
+	free(of);
+	pthread_mutex_lock(&v->lock);
+	int fd = v->sockets[i];
+	v->most_open = MAX(v->most_open, ++v->n_open);
+	pthread_mutex_unlock(&v->lock);
+	while (read_head(fd, head, sizeof(head)) && answer_one(v, fd, head))
 		;
-	pthread_mutex_lock(&server.lock);
-	server.sockets[i] = -1;
+	pthread_mutex_lock(&v->lock);
+	v->sockets[i] = -1;
+	v->n_open--;
 	close(fd);
-	pthread_mutex_unlock(&server.lock);
+	pthread_mutex_unlock(&v->lock);
 	return NULL;
 }
 
 static inline void *serve(void *arg)
 {
+	struct test_server *v = arg;
 	int fd;
 
-	(void)arg;
-	while ((fd = accept4(server.fd, NULL, NULL, SOCK_CLOEXEC)) >= 0) {
-		pthread_mutex_lock(&server.lock);
-		size_t i = server.n_sockets++;
-		assert_true(i < SOCKETS);
-		server.sockets[i] = fd;
-		assert_int_equal(pthread_create(&server.threads[i], NULL, serve_connection, (void *)(uintptr_t)i), 0);
-		pthread_mutex_unlock(&server.lock);
+	while ((fd = accept4(v->fd, NULL, NULL, SOCK_CLOEXEC)) >= 0) {
+		struct socket *of = malloc(sizeof(*of));
+		assert_non_null(of);
+		pthread_mutex_lock(&v->lock);
+		*of = (struct socket){ v, v->n_sockets++ };
+		assert_true(of->i < SOCKETS);
+		v->sockets[of->i] = fd;
+		assert_int_equal(pthread_create(&v->threads[of->i], NULL, serve_connection, of), 0);
+		pthread_mutex_unlock(&v->lock);
 	}
 	return NULL;
 }
 
-static inline void server_start(void (*behave)(struct answer *))
+static inline void start_server(struct test_server *v, void (*behave)(struct answer *))
 {
 	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	socklen_t n = sizeof(a);
 
-	server.fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	assert_true(server.fd >= 0);
-	assert_int_equal(bind(server.fd, (struct sockaddr *)&a, sizeof(a)), 0);
-	assert_int_equal(listen(server.fd, 64), 0);
-	assert_int_equal(getsockname(server.fd, (struct sockaddr *)&a, &n), 0);
-	server.port = ntohs(a.sin_port);
-	server.behave = behave;
-	server.n_sockets = server.n_requests = server.n_ranged = 0;
-	atomic_store(&server.stopping, false);
-	assert_int_equal(pthread_create(&server.thread, NULL, serve, NULL), 0);
+	v->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_true(v->fd >= 0);
+	assert_int_equal(bind(v->fd, (struct sockaddr *)&a, sizeof(a)), 0);
+	assert_int_equal(listen(v->fd, 64), 0);
+	assert_int_equal(getsockname(v->fd, (struct sockaddr *)&a, &n), 0);
+	v->port = ntohs(a.sin_port);
+	v->behave = behave;
+	v->n_sockets = v->n_requests = v->n_ranged = v->n_open = v->most_open = 0;
+	atomic_store(&v->stopping, false);
+	assert_int_equal(pthread_create(&v->thread, NULL, serve, v), 0);
 }
 
-static inline void server_stop(void)
+static inline void stop_server(struct test_server *v)
 {
-	atomic_store(&server.stopping, true);
-	shutdown(server.fd, SHUT_RDWR);
-	pthread_join(server.thread, NULL);
-	close(server.fd);
-	pthread_mutex_lock(&server.lock);
-	size_t n = server.n_sockets;
+	atomic_store(&v->stopping, true);
+	shutdown(v->fd, SHUT_RDWR);
+	pthread_join(v->thread, NULL);
+	close(v->fd);
+	pthread_mutex_lock(&v->lock);
+	size_t n = v->n_sockets;
 	for (size_t i = 0; i < n; i++)
-		if (server.sockets[i] >= 0)
-			shutdown(server.sockets[i], SHUT_RDWR);
-	pthread_mutex_unlock(&server.lock);
+		if (v->sockets[i] >= 0)
+			shutdown(v->sockets[i], SHUT_RDWR);
+	pthread_mutex_unlock(&v->lock);
 	for (size_t i = 0; i < n; i++)
-		pthread_join(server.threads[i], NULL);
+		pthread_join(v->threads[i], NULL);
 }
 
 /* --- consumer --- */
@@ -337,6 +369,7 @@ static struct {
 	struct transfer_options o;
 	struct err e;
 	atomic_uint verified, warned;
+	char warning[2400];	/* the last one */
 } run;
 
 /* --- a run --- */
@@ -393,20 +426,20 @@ static inline int on_verified(void *arg, size_t item, struct blob *b, struct err
 
 static inline char *blob_url(const void *arg, const struct digest *d)
 {
+	const struct test_server *v = arg;
 	char url[64];
 	size_t i = 0;
 
-	(void)arg;
 	while (i < run.n && !digest_equal(&run.items[i].digest, d))
 		i++;
-	snprintf(url, sizeof(url), "http://127.0.0.1:%u/%zu", server.port, i);
+	snprintf(url, sizeof(url), "http://127.0.0.1:%u/%zu", v->port, i);
 	return strdup(url);
 }
 
 static inline void on_warn(void *arg, const char *text)
 {
 	(void)arg;
-	(void)text;
+	snprintf(run.warning, sizeof(run.warning), "%s", text);
 	atomic_fetch_add(&run.warned, 1);
 }
 
@@ -418,7 +451,7 @@ static inline int before(void **state)
 		.connections = 8, .lanes = 2, .range_size = RANGE, .memory_budget = 4 * MIB, .stall_timeout_ms = LONG_MS,
 		.retry_budget_ms = LONG_MS, .partial_dirfd = dir, .verified = on_verified, .warn = on_warn,
 	};
-	run.registry = (struct blob_server){ .name = "registry", .http = http, .blob_url = blob_url };
+	run.registry = (struct blob_server){ .name = "registry", .http = http, .blob_url = blob_url, .arg = &server };
 	run.registries[0] = &run.registry;
 	run.o.servers = run.registries;
 	run.o.n_servers = 1;
@@ -452,9 +485,9 @@ static inline struct sink *add(const uint8_t *p, size_t n)
 /* transfer_run, with a server that lives as long. */
 static inline int go(void (*behave)(struct answer *))
 {
-	server_start(behave);
+	start_server(&server, behave);
 	int rc = transfer_run(http, run.items, run.n, &run.o, &run.stats, &run.e);
-	server_stop();
+	stop_server(&server);
 	assert_int_equal(atomic_load(&sinks_running), 0);
 	return rc;
 }
