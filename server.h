@@ -23,8 +23,8 @@ struct blob_server {
 	/* "Name: value", NULL-terminated; NULL = none. For this server alone, not for where it redirects to. */
 	const char *const *headers;
 	/*
-	 * URL of a blob; the caller frees it; NULL = out of memory. Pure and quick, since the engine calls it with its lock held; scheme,
-	 * host and port are the same for all blobs: that is this server's origin.
+	 * URL of a blob; the caller frees it; NULL = out of memory. Pure and quick, since the engine calls it with its lock held;
+	 * scheme, host and port are the same for all blobs: that is this server's origin.
 	 */
 	char *(*blob_url)(const void *arg, const struct digest *d);
 	const void *arg;

@@ -34,7 +34,8 @@ struct transfer_stream {
 	int (*start)(void *arg, uint64_t *ret_at, uint8_t ret_state[HASHER_STATE_MAX], struct err *e);
 	/*
 	 * The bytes were wrong, those before `start` perhaps, too: throw away what was made of them and any checkpoint. The next run, if
-	 * there is one, begins at byte 0. Called after each wrong digest: at most twice, and once for each mirror that lied; also where the item failed for good with
+	 * there is one, begins at byte 0. Called after each wrong digest: at most twice, and
+	 * once for each mirror that lied; also where the item failed for good with
 	 * CODE_INTEGRITY or an I/O error (EIO). NULL = nothing to throw away.
 	 */
 	int (*again)(void *arg, struct err *e);
@@ -92,8 +93,9 @@ struct transfer_options {
 
 /*
  * Fetches all items. A blob is asked for at the first server that is not bad. A mirror in trouble gives way to the next server at
- * once, without a retry: what came from it is kept, except when the digest is wrong. 404 and 410 are about one blob, everything else makes
- * it bad. A wrong digest makes all mirrors bad that brought some of the blob, and it is fetched once more from the next server.
+ * once, without a retry: what came from it is kept, except when the digest is wrong. 404 and 410 are about one blob, everything
+ * else makes it bad. A wrong digest makes all mirrors bad that brought some of the blob, and it is fetched once more from the next
+ * server.
  *
  * Returns 0 when every one was verified and its callback succeeded. On failure the partial
  * files and journals stay for the next run. No `run` is under way any more when it returns.

@@ -309,8 +309,8 @@ int item_seek_server(struct transfer *t, struct item *it, struct err *e);
  */
 bool item_give_way(struct transfer *t, const struct part *p, bool miss, const struct err *why, char *line, size_t n);
 /*
- * The item's bytes are wrong. false: the registry alone brought them. Else whichever mirrors did are bad now, and it will be asked for at the
- * next server; line is "" where that was told before.
+ * The item's bytes are wrong. false: the registry alone brought them. Else whichever mirrors did are bad now, and it will be asked
+ * for at the next server; line is "" where that was told before.
  */
 bool item_blame_mirrors(struct transfer *t, struct item *it, const struct err *why, char *line, size_t n);
 

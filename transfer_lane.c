@@ -195,8 +195,8 @@ static int add_header(struct part *p, const char *line)
 }
 
 /*
- * Credentials and headers go to the server's own scheme, host and port, nowhere else (design D5.5). Those of the registry go to a mirror that
- * asks it on our behalf, and without them where there are none: it may have the blob at hand.
+ * Credentials and headers go to the server's own scheme, host and port, nowhere else (design D5.5). A mirror that asks the registry
+ * on our behalf gets the registry's; where there are none it is asked without, since it may have the blob at hand.
  */
 static int authorize(struct part *p, const struct blob_server *s, struct err *e)
 {

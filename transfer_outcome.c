@@ -139,8 +139,8 @@ static enum next_step after_redirect(struct transfer *t, struct part *p, struct 
 }
 
 /*
- * Who is asked too often does not always say 429: GHCR answers many small requests with 403, others put TOOMANYREQUESTS, the code of
- * the distribution spec, under another status.
+ * Who is asked too often does not always say 429: GHCR answers many small requests with 403, others put TOOMANYREQUESTS, the code
+ * of the distribution spec, under another status.
  */
 static bool limits_rate(const struct part *p)
 {
@@ -173,6 +173,19 @@ static enum next_step after_overload(struct transfer *t, struct part *p, struct 
 	return NEXT_WAIT;
 }
 
+/* The registry's words stay, but nothing is wrong with the credentials. */
+static void rate_error(const struct part *p, const char *what, struct err *e)
+{
+	const char *from = strchr(e->msg + MIN(strlen(what), strlen(e->msg)), '('), *to = from ? strrchr(from, ')') : NULL;
+	char words[520] = "";
+
+	if (to)
+		snprintf(words, sizeof(words), " %.*s", (int)MIN(to - from + 1, (ptrdiff_t)512), from);
+	err_set(e, CODE_NETWORK, "%s: the server limits how often it may be asked, %ld%s", what, p->status, words);
+	e->http_status = (int)p->status;
+	e->retryable = true;
+}
+
 /* The origin wants other credentials: true = ask again with what there is now. */
 static bool after_challenge(struct transfer *t, struct part *p, struct err *e)
 {
@@ -186,8 +199,8 @@ static bool after_challenge(struct transfer *t, struct part *p, struct err *e)
 }
 
 /*
- * A signed URL that ran out, or was made for somebody else: the server that gave it is asked for a new one. Returns how often in a row that
- * was so; 0 = somebody found out, and perhaps the new place, already.
+ * A signed URL that ran out, or was made for somebody else: the server that gave it is asked for a new one. Returns how often in a
+ * row that was so; 0 = somebody found out, and perhaps the new place, already.
  */
 static unsigned target_refused(struct transfer *t, struct part *p)
 {
@@ -221,8 +234,7 @@ static enum next_step after_status(struct transfer *t, struct part *p, struct er
 	if (http_status_retryable(s))
 		return after_overload(t, p, e);
 	if (limits_rate(p)) {
-		e->code = CODE_NETWORK; /* right credentials, too many requests */
-		e->retryable = true;
+		rate_error(p, what, e);
 		return after_overload(t, p, e);
 	}
 	if (refuses_target(p)) {
@@ -473,6 +485,8 @@ void transfer_part_ended(struct transfer *t, struct part *p, CURLcode rc)
 	pthread_mutex_unlock(&t->lock);
 	if (tell && t->o->warn)
 		t->o->warn(t->o->arg, line);
+	else if (next == NEXT_SERVER || next == NEXT_MISS)
+		http_trace(p->http, "%s; the next server is asked", e.msg);
 	item_close(it, closing);
 	if (complete)
 		transfer_try_finish(t, it, false);

@@ -31,8 +31,8 @@ struct host *item_host(const struct transfer *t, const struct item *it)
 }
 
 /*
- * Each lane has its share, since each has connections of its own, and keeps those open that it used: so no more than the limit are
- * ever open.
+ * Each lane has its share, since each has connections of its own, and keeps those open that it used: so no more than the limit
+ * are ever open.
  */
 bool host_has_room(const struct transfer *t, const struct lane *l, const struct host *host, uint64_t now)
 {
@@ -90,7 +90,10 @@ struct host *first_host(const struct transfer *t)
 	return t->servers[first_good(t, 0)].host;
 }
 
-/* What was learned of the old server says nothing of the new one. Answers of the old one that still come leave the item's mode alone. */
+/*
+ * What was learned of the old server says nothing of the new one. Answers of the old one that still come leave the item's mode
+ * alone.
+ */
 static int use_server(struct transfer *t, struct item *it, size_t server, struct err *e)
 {
 	const struct blob_server *s = t->o->servers[server];

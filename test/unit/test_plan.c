@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include "buf.h"
 #include "plan.h"
 
 /* Every operation is compared with a plain bitmap of this many bytes. */
@@ -185,6 +186,63 @@ static void control_halves_on_overload_once_and_recovers(void **state)
 	assert_int_equal(c.target, 1); /* never none */
 }
 
+/* Growth that did harm holds for long; an overload meanwhile halves all the same. */
+static void control_halves_on_overload_while_it_settles(void **state)
+{
+	struct plan_control c;
+
+	(void)state;
+	plan_control_init(&c, 4, 16, 0);
+	c.target = 8;
+	c.hold_until_ms = 20000;
+	plan_control_overload(&c, 5000);
+	assert_int_equal(c.target, 4);
+	assert_int_equal(c.hold_until_ms, 20000);
+	plan_control_overload(&c, 5500);
+	assert_int_equal(c.target, 4);
+	plan_control_overload(&c, 6000);
+	assert_int_equal(c.target, 2);
+}
+
+/* Takes pieces whenever it may, looking every step_us, for a minute. Returns bytes per second. */
+static uint64_t taken_per_second(uint64_t limit, uint64_t piece, uint64_t step_us)
+{
+	const uint64_t start = UINT64_C(1000000) * 86400 * 365, end = start + 60 * 1000000;
+	struct plan_rate r;
+	uint64_t sum = 0;
+
+	plan_rate_init(&r, limit, start);
+	for (uint64_t now = start; now < end; now += step_us)
+		for (; plan_rate_open(&r, now); sum += piece)
+			plan_rate_take(&r, piece, now);
+	return sum / 60;
+}
+
+static void rate_is_what_was_asked_for(void **state)
+{
+	static const uint64_t limits[] = { 10000, MIB, 100 * MIB, 10 * GIB };
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(limits); i++) {
+		uint64_t piece = MIN(MAX(limits[i] / 64, KIB), 256 * KIB), steps[] = { 1000, 25000, 90000 };
+		for (size_t k = 0; k < ARRAY_SIZE(steps); k++)
+			assert_in_range(taken_per_second(limits[i], piece, steps[k]), limits[i] * 95 / 100, limits[i] * 105 / 100);
+	}
+}
+
+static void rate_saves_little_for_later(void **state)
+{
+	struct plan_rate r;
+	uint64_t now = 1000000, sum = 0;
+
+	(void)state;
+	plan_rate_init(&r, MIB, now);
+	now += 3600 * UINT64_C(1000000);
+	for (; plan_rate_open(&r, now); sum += KIB)
+		plan_rate_take(&r, KIB, now);
+	assert_in_range(sum, MIB / 10, MIB / 9);
+}
+
 static void control_opens_more_where_all_connections_hang(void **state)
 {
 	struct plan_control c;
@@ -220,6 +278,9 @@ int main(void)
 		cmocka_unit_test(control_stays_low_where_threads_are_busy),
 		cmocka_unit_test(control_goes_back_where_growth_does_harm),
 		cmocka_unit_test(control_halves_on_overload_once_and_recovers),
+		cmocka_unit_test(control_halves_on_overload_while_it_settles),
+		cmocka_unit_test(rate_is_what_was_asked_for),
+		cmocka_unit_test(rate_saves_little_for_later),
 		cmocka_unit_test(control_opens_more_where_all_connections_hang),
 		cmocka_unit_test(control_does_not_judge_a_level_that_was_not_used),
 	};

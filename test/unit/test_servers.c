@@ -224,6 +224,45 @@ static void mirror_is_dead(void **state)
 	warned_of("mirror mirror-a: ", "", "registry is");
 }
 
+static char *https_url(const void *arg, const struct digest *d)
+{
+	const struct test_server *v = arg;
+	char *url = NULL;
+
+	(void)d;
+	return asprintf(&url, "https://127.0.0.1:%u/0", v->port) < 0 ? NULL : url;
+}
+
+static char *nowhere_url(const void *arg, const struct digest *d)
+{
+	(void)arg;
+	(void)d;
+	return strdup("http://no-such-host.invalid:5000/0");
+}
+
+/* Its name is unknown, or what it speaks is no TLS: with an http of its own, as the registry's would not even try. */
+static void mirror_cannot_be_reached(void **state)
+{
+	static char *(*const urls[])(const void *, const struct digest *) = { https_url, nowhere_url };
+	const struct http_options o = { .stop = &stop, .connect_timeout_ms = 1000 };
+	struct http *tls;
+	struct err e;
+
+	assert_int_equal(http_new(&tls, &o, &e), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(urls); i++) {
+		before_servers(state);
+		struct blob_server *m = use(NULL);
+		m->http = tls;
+		m->blob_url = urls[i];
+		m->first_byte_ms = 0;
+		add(data, BIG);
+		well(NULL);
+		bad(m, 1);
+		warned_of("mirror mirror-a: ", "", "registry is");
+	}
+	http_free(tls);
+}
+
 static void mirror_lacks_a_blob(void **state)
 {
 	struct blob_server *m = use(lacks_the_first);
@@ -926,7 +965,8 @@ static void too_many_servers(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(mirror_serves_all), TEST(mirror_is_dead), TEST(mirror_lacks_a_blob), TEST(mirror_refuses),
+		TEST(mirror_serves_all), TEST(mirror_is_dead), TEST(mirror_cannot_be_reached),
+		TEST(mirror_lacks_a_blob), TEST(mirror_refuses),
 		TEST(mirror_lies), TEST(mirror_lies_about_one_of_many), TEST(mirrors_lie_and_the_registry_once),
 		TEST(everybody_lies), TEST(mirror_breaks_midway), TEST(mirror_is_silent_or_crawls),
 		TEST(mirror_without_ranges), TEST(mirror_says_200_with_content_range),
