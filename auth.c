@@ -45,6 +45,7 @@ struct auth {
 	unsigned refused;	/* fresh credentials refused since the last accepted one */
 	char *value;		/* of the Authorization header; the refused one while !ready */
 	uint64_t born_ms, renew_ms, expires_ms;
+	char from[512];		/* source of value, for messages; "" = anonymous */
 
 	/* second group */
 	enum challenge_scheme scheme;
@@ -155,13 +156,16 @@ static int no_credentials(const struct auth *a, struct err *e)
 	return -1;
 }
 
-static int refused_error(const struct auth *a, const char *why, struct err *e)
+/* said: the registry's answer, for its own words; NULL = none. */
+static int refused_error(const struct auth *a, const char *why, const struct buf *said, struct err *e)
 {
+	_cleanup_buf_ struct buf words = BUF_INIT(300);
+
 	if (!a->source)
 		return no_credentials(a, e);
-	err_set(e, CODE_AUTH,
-		"registry %s refuses %s with the credentials of %s: %s", a->registry, a->repo,
-		a->source, why);
+	http_error_words(said, &words);
+	err_set(e, CODE_AUTH, "registry %s refuses %s%s%s%s; credentials: %s; %s", a->registry, a->repo,
+		words.len ? " (" : "", buf_cstr(&words), words.len ? ")" : "", a->source, why);
 	if (e)
 		e->http_status = 401;
 	return -1;
@@ -195,7 +199,7 @@ static int same_again(const struct auth *a, const struct fresh *f, struct err *e
 {
 	if (a->ready || a->accepted || !a->value || strcmp(a->value, f->value) != 0)
 		return 0;
-	return refused_error(a, WHY_CHECK, e);
+	return refused_error(a, WHY_CHECK, NULL, e);
 }
 
 static struct token_query token_query(struct auth *a, const struct credential *cred)
@@ -265,7 +269,7 @@ static int obtain_token(struct auth *a, struct credential *c, struct fresh *ret,
 		if (is_refusal(&own) && !c)
 			no_credentials(a, &own);
 		else if (is_refusal(&own))
-			err_wrap(&own, "registry %s refuses %s with the credentials of %s",
+			err_wrap(&own, "registry %s refuses %s; credentials: %s",
 				 a->registry, a->repo, c->source);
 		if (e)
 			*e = own;
@@ -328,37 +332,16 @@ static int obtain(struct auth *a, struct fresh *ret, struct err *e)
 
 /* --- what the registry wants (busy is ours) --- */
 
-struct wanted {
-	struct challenge list[CHALLENGES_MAX];
-	size_t n;
-};
-
-static void wanted_release(struct wanted *w)
-{
-	for (size_t i = 0; i < w->n; i++)
-		challenge_release(&w->list[i]);
-	w->n = 0;
-}
-
-static void wanted_add(struct wanted *w, const struct http_response *r)
+static void add_challenges(struct challenges *w, const struct http_response *r)
 {
 	const char *v;
 
 	for (size_t i = 0; (v = http_response_header(r, "WWW-Authenticate", i)); i++)
-		w->n += challenge_parse(v, w->list + w->n, CHALLENGES_MAX - w->n);
-}
-
-/* The first of a scheme that can be used. */
-static const struct challenge *wanted_get(const struct wanted *w, enum challenge_scheme scheme)
-{
-	for (size_t i = 0; i < w->n; i++)
-		if (w->list[i].scheme == scheme && (scheme == CHALLENGE_BASIC || w->list[i].realm))
-			return &w->list[i];
-	return NULL;
+		challenges_add(w, v);
 }
 
 /* Asks without credentials. Answers of every kind but a transport error are fine. */
-static int ask_bare(struct auth *a, const char *method, const char *url, struct wanted *w,
+static int ask_bare(struct auth *a, const char *method, const char *url, struct challenges *w,
 		    struct err *e)
 {
 	struct http_request q = { .method = method, .url = url, .max_body = LIMIT_ERROR_BODY };
@@ -367,7 +350,7 @@ static int ask_bare(struct auth *a, const char *method, const char *url, struct 
 	if (fetch(a, &q, &r, e) < 0)
 		return -1;
 	if (r.status == 401)
-		wanted_add(w, &r);
+		add_challenges(w, &r);
 	int rc = 0;
 	if (http_status_retryable(r.status)) {
 		char what[256];
@@ -383,18 +366,20 @@ static int ask_bare(struct auth *a, const char *method, const char *url, struct 
 
 /*
  * Some registries (Harbor) answer a refused token with a Basic challenge and some (Google's) with
- * none: only a request without credentials shows what they want.
+ * none: only a request without credentials shows what they want. What was refused is asked for
+ * first: after a redirect its scope may be that of another repository.
  */
-static int probe(struct auth *a, const char *refused_url, struct wanted *w, struct err *e)
+static int probe(struct auth *a, const char *refused_url, struct challenges *w, struct err *e)
 {
 	char ping[sizeof(a->authority.origin) + 8];
 
-	snprintf(ping, sizeof(ping), "%s/v2/", a->authority.origin);
-	if (ask_bare(a, "GET", ping, w, e) < 0)
+	if (refused_url && http_same_origin(refused_url, a->authority.origin) &&
+	    ask_bare(a, "HEAD", refused_url, w, e) < 0)
 		return -1;
-	if (!w->n && refused_url && http_same_origin(refused_url, a->authority.origin))
-		return ask_bare(a, "HEAD", refused_url, w, e);
-	return 0;
+	if (w->n)
+		return 0;
+	snprintf(ping, sizeof(ping), "%s/v2/", a->authority.origin);
+	return ask_bare(a, "GET", ping, w, e);
 }
 
 static int adopt_bearer(struct auth *a, const struct challenge *c, const char *base, struct err *e)
@@ -423,36 +408,36 @@ static int adopt_bearer(struct auth *a, const struct challenge *c, const char *b
  * The challenges that count: the answer's, or where these say nothing, those of a request without
  * credentials.
  */
-static int collect(struct auth *a, const struct http_response *r, struct wanted *w, struct err *e)
+static int collect(struct auth *a, const struct http_response *r, struct challenges *w, struct err *e)
 {
 	bool basic, bearer, doubtful = a->challenged && a->scheme == CHALLENGE_BEARER;
-	struct wanted asked = { 0 };
+	struct challenges asked = { 0 };
 
-	wanted_add(w, r);
-	bearer = wanted_get(w, CHALLENGE_BEARER);
-	basic = wanted_get(w, CHALLENGE_BASIC);
+	add_challenges(w, r);
+	bearer = challenges_get(w, CHALLENGE_BEARER);
+	basic = challenges_get(w, CHALLENGE_BASIC);
 	if (bearer || (basic && !doubtful))
 		return 0;
 	if (probe(a, r->url, &asked, e) < 0) {
-		wanted_release(&asked);
+		challenges_release(&asked);
 		return -1;
 	}
-	wanted_release(w);
+	challenges_release(w);
 	*w = asked;
 	return 0;
 }
 
 static int adopt(struct auth *a, const struct http_response *r, struct err *e)
 {
-	__attribute__((cleanup(wanted_release))) struct wanted w = { 0 };
+	__attribute__((cleanup(challenges_release))) struct challenges w = { 0 };
 	const struct challenge *bearer;
 
 	if (collect(a, r, &w, e) < 0)
 		return -1;
-	bearer = wanted_get(&w, CHALLENGE_BEARER);
+	bearer = challenges_get(&w, CHALLENGE_BEARER);
 	if (bearer)
 		return adopt_bearer(a, bearer, r->url ? r->url : a->authority.origin, e);
-	if (wanted_get(&w, CHALLENGE_BASIC)) {
+	if (challenges_get(&w, CHALLENGE_BASIC)) {
 		a->scheme = CHALLENGE_BASIC;
 		return 0;
 	}
@@ -467,7 +452,7 @@ static int adopt(struct auth *a, const struct http_response *r, struct err *e)
 }
 
 /* After the last refusal: is it the password, or the right to this repository? */
-static int explain(struct auth *a, struct err *e)
+static int explain(struct auth *a, const struct http_response *r, struct err *e)
 {
 	__attribute__((cleanup(credential_release))) struct credential c = { 0 };
 	struct err ignored = { 0 };
@@ -486,7 +471,7 @@ static int explain(struct auth *a, struct err *e)
 			     known == 0 ? "the token service says that user name or password "
 					  "are wrong" :
 					  WHY_CHECK,
-			     e);
+			     &r->body, e);
 }
 
 /* --- the authority --- */
@@ -549,6 +534,7 @@ static void install(struct auth *a, struct fresh *f)
 
 	secret_free(a->value);
 	a->value = steal_ptr(&f->value);
+	snprintf(a->from, sizeof(a->from), "%s", a->source ? a->source : "");
 	a->generation++;
 	a->ready = true;
 	a->accepted = false;
@@ -650,7 +636,7 @@ static int challenged_locked(struct auth *a, const struct http_response *r, unsi
 	}
 	last = a->refused >= REFUSED_MAX;
 	flight_begin(a);
-	rc = last ? explain(a, &own) : adopt(a, r, &own);
+	rc = last ? explain(a, r, &own) : adopt(a, r, &own);
 	pthread_mutex_lock(&a->lock);
 	if (rc == 0) {
 		a->challenged = true;
@@ -683,6 +669,15 @@ static void accepted(void *ctx, unsigned generation)
 		a->accepted = true;
 		a->refused = 0;
 	}
+	pthread_mutex_unlock(&a->lock);
+}
+
+static void describe(void *ctx, struct buf *ret)
+{
+	struct auth *a = ctx;
+
+	pthread_mutex_lock(&a->lock);
+	buf_adds(ret, a->challenged && *a->from ? a->from : "no credentials");
 	pthread_mutex_unlock(&a->lock);
 }
 
@@ -725,7 +720,8 @@ int auth_new(struct auth **ret, struct http *h, const struct auth_options *o, co
 	pthread_mutex_init(&a->lock, NULL);
 	pthread_cond_init(&a->idle, NULL);
 	a->authority = (struct http_authority){ .ctx = a, .authorize = authorize,
-						.challenged = challenged, .accepted = accepted };
+						.challenged = challenged, .accepted = accepted,
+						.describe = describe };
 	if ((size_t)snprintf(a->authority.origin, sizeof(a->authority.origin), "%s", origin) >=
 	    sizeof(a->authority.origin)) {
 		auth_free(a);

@@ -196,6 +196,26 @@ size_t challenge_parse(const char *value, struct challenge *ret, size_t max)
 	return n;
 }
 
+void challenges_add(struct challenges *all, const char *value)
+{
+	all->n += challenge_parse(value, all->list + all->n, CHALLENGES_MAX - all->n);
+}
+
+const struct challenge *challenges_get(const struct challenges *all, enum challenge_scheme scheme)
+{
+	for (size_t i = 0; i < all->n; i++)
+		if (all->list[i].scheme == scheme && (scheme == CHALLENGE_BASIC || all->list[i].realm))
+			return &all->list[i];
+	return NULL;
+}
+
+void challenges_release(struct challenges *all)
+{
+	for (size_t i = 0; i < all->n; i++)
+		challenge_release(&all->list[i]);
+	all->n = 0;
+}
+
 /* --- scopes --- */
 
 /*

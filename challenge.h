@@ -25,6 +25,16 @@ struct challenge {
 size_t challenge_parse(const char *value, struct challenge *ret, size_t max);
 void challenge_release(struct challenge *c);
 
+/* The challenges of one answer, which may come in several header lines. */
+struct challenges {
+	struct challenge list[CHALLENGES_MAX];
+	size_t n;
+};
+void challenges_add(struct challenges *all, const char *value);
+/* The first of a scheme that can be used: Bearer needs a realm. NULL = none. */
+const struct challenge *challenges_get(const struct challenges *all, enum challenge_scheme scheme);
+void challenges_release(struct challenges *all);
+
 #define SCOPES_MAX 8
 /*
  * The scopes to ask for from now on, in place: the challenged ones first (some services read only

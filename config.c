@@ -611,7 +611,9 @@ static int take_topic(struct parse *p)
 	p->cfg.help_topic = CMD_COUNT;
 	if (p->n_operands > 1)
 		return usage(p, "too many operands");
-	if (p->n_operands == 1) {
+	if (p->n_operands == 1 && strcmp(p->operands[0], "auth") == 0) {
+		p->cfg.help_topic = HELP_AUTH;
+	} else if (p->n_operands == 1) {
 		int cmd = command_by_name(p->operands[0]);
 		if (cmd < 0)
 			return unknown_command(p->operands[0], p->e);

@@ -37,6 +37,7 @@ enum config_command {
 	CMD_HELP,
 	CMD_COUNT,
 };
+#define HELP_AUTH ((enum config_command)(CMD_COUNT + 1))	/* help's topic that is no command */
 
 /* Same order as enum store_layout and enum store_fsync (a higher row; pull.c asserts it). */
 enum config_layout { CONFIG_FLAT = 0, CONFIG_VERSIONS };
@@ -130,7 +131,7 @@ struct config {
 	const char *ref;		/* resolve, ls */
 	const char *dest;		/* probe, wait, verify, gc, install */
 	char **exec_argv;		/* wait: CMD ARG..., NULL-terminated; NULL = none; borrowed */
-	enum config_command help_topic;	/* help; CMD_COUNT = all */
+	enum config_command help_topic;	/* help; CMD_COUNT = all, HELP_AUTH */
 	bool help, version;		/* --help, --version: consumed by config_parse */
 	bool help_man, help_markdown;	/* help --man, --markdown */
 };

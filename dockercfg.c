@@ -214,6 +214,12 @@ static int bad_key(struct err *e, const char *path, const char *key, const char 
 	return err_set(e, CODE_USAGE, "%s: key %s: %s", path, key, what);
 }
 
+static int bad_member(struct err *e, const char *path, const char *key, const char *member,
+		      const char *what)
+{
+	return err_set(e, CODE_USAGE, "%s: key %s.%s: %s", path, key, member, what);
+}
+
 /* A non-empty string member: 1, else 0; -1 = of another type, or with a NUL inside. */
 static int entry_str(yyjson_val *entry, const char *name, struct str *ret)
 {
@@ -253,7 +259,10 @@ static int take_str(struct str s, char **ret)
 	return *ret ? 0 : -1;
 }
 
-/* "auth": base64 of user:password, padded by some writers with NULs. */
+/*
+ * "auth": base64 of user:password, padded by some writers with NULs. key is the entry's, as in
+ * auths.HOST.
+ */
 static int entry_auth(struct str auth, const char *path, const char *key, struct credential *c,
 		      struct err *e)
 {
@@ -261,14 +270,14 @@ static int entry_auth(struct str auth, const char *path, const char *key, struct
 	struct str rest;
 
 	if (base64_decode(auth.p, auth.n, &plain) < 0)
-		return bad_key(e, path, key, "\"auth\" is not base64");
+		return bad_member(e, path, key, "auth", "is not base64");
 	rest = (struct str){ buf_cstr(&plain), plain.len };
 	while (rest.n && rest.p[rest.n - 1] == '\0')
 		rest.n--;
 	if (!rest.n || !memchr(rest.p, ':', rest.n))
-		return bad_key(e, path, key, "\"auth\" does not hold user:password");
+		return bad_member(e, path, key, "auth", "does not hold user:password");
 	if (memchr(rest.p, '\0', rest.n))
-		return bad_key(e, path, key, "\"auth\" holds a NUL byte");
+		return bad_member(e, path, key, "auth", "holds a NUL byte");
 	struct str user = take_until(&rest, ':');
 	if (take_str(user, &c->username) || take_str(rest, &c->password))
 		return oom(e);
@@ -278,33 +287,34 @@ static int entry_auth(struct str auth, const char *path, const char *key, struct
 static int entry_read(yyjson_val *entry, const char *path, const char *key, struct credential *c,
 		      struct err *e)
 {
-	struct str auth, user = str_of(""), password = str_of(""), identity, token;
-	int has_auth, has_user, has_password, has_identity, has_token;
+	enum { AUTH, USER, PASSWORD, IDENTITY, TOKEN, MEMBERS };
+	static const char *const names[MEMBERS] = { "auth", "username", "password", "identitytoken",
+						    "registrytoken" };
+	struct str v[MEMBERS] = { 0 };
+	int has[MEMBERS];
 
 	if (!yyjson_is_obj(entry))
 		return bad_key(e, path, key, "is not an object");
-	has_auth = entry_str(entry, "auth", &auth);
-	has_user = entry_str(entry, "username", &user);
-	has_password = entry_str(entry, "password", &password);
-	has_identity = entry_str(entry, "identitytoken", &identity);
-	has_token = entry_str(entry, "registrytoken", &token);
-	if (has_auth < 0 || has_user < 0 || has_password < 0 || has_identity < 0 || has_token < 0)
-		return bad_key(e, path, key, "auth, username, password, identitytoken and "
-					     "registrytoken must be strings");
-	if (has_auth) {
-		if (entry_auth(auth, path, key, c, e) < 0)
+	for (size_t i = 0; i < MEMBERS; i++) {
+		v[i] = str_of("");
+		has[i] = entry_str(entry, names[i], &v[i]);
+		if (has[i] < 0)
+			return bad_member(e, path, key, names[i], "must be a string");
+	}
+	if (has[AUTH]) {
+		if (entry_auth(v[AUTH], path, key, c, e) < 0)
 			return -1;
-	} else if (has_user || has_password) {
-		if (take_str(user, &c->username) || take_str(password, &c->password))
+	} else if (has[USER] || has[PASSWORD]) {
+		if (take_str(v[USER], &c->username) || take_str(v[PASSWORD], &c->password))
 			return oom(e);
 	}
-	if ((has_identity && take_str(identity, &c->identity_token)) ||
-	    (has_token && take_str(token, &c->registry_token)))
+	if ((has[IDENTITY] && take_str(v[IDENTITY], &c->identity_token)) ||
+	    (has[TOKEN] && take_str(v[TOKEN], &c->registry_token)))
 		return oom(e);
 	/* the user name by which credential helpers mark a refresh token */
 	if (!c->identity_token && c->username && strcmp(c->username, "<token>") == 0)
 		c->identity_token = steal_ptr(&c->password);
-	if (asprintf(&c->source, "%s key %s", path, key) < 0) {
+	if (asprintf(&c->source, "%s, key %s", path, key) < 0) {
 		c->source = NULL;
 		return oom(e);
 	}
@@ -366,6 +376,7 @@ static int lookup_root(yyjson_val *root, const char *path, const char *registry,
 	struct credential c = { 0 };
 	yyjson_val *auths = NULL, *entry;
 	const char *key = NULL;
+	char at[300];
 	int rc;
 
 	if (!yyjson_is_obj(root))
@@ -378,7 +389,8 @@ static int lookup_root(yyjson_val *root, const char *path, const char *registry,
 	entry = best_entry(auths, registry, repo, &key);
 	if (!entry)
 		return check_helpers(root, path, registry, repo, notes, e);
-	if (entry_read(entry, path, key, &c, e) < 0) {
+	snprintf(at, sizeof(at), "%s%s", auths == root ? "" : "auths.", key);
+	if (entry_read(entry, path, at, &c, e) < 0) {
 		credential_release(&c);
 		return -1;
 	}

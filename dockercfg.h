@@ -16,7 +16,7 @@ struct credential {
 	char *username, *password;	/* Basic, or for the token endpoint */
 	char *identity_token;		/* OAuth2 refresh token */
 	char *registry_token;		/* Bearer as it is */
-	char *source;			/* "/path/config.json key example.com", for messages */
+	char *source;			/* "/path/config.json, key auths.example.com", for messages */
 };
 void credential_release(struct credential *c);	/* overwrites, then frees */
 
@@ -31,7 +31,7 @@ void credential_release(struct credential *c);	/* overwrites, then frees */
  *   scheme://host/x, host/v1, host/v2
  *   *.host          globs by label, as the kubelet matches them; with a path as well
  * 1 found, 0 not found (*ret untouched), -1 CODE_USAGE: malformed, or only a credential helper is
- * named for this registry; the message names path and key. notes (may be NULL) gets "; ..."
+ * named for this registry; the message names path and key (auths.example.com.auth). notes (may be NULL) gets "; ..."
  * remarks that explain a 0.
  */
 int dockercfg_lookup(const char *text, size_t len, const char *path, const char *registry,

@@ -110,6 +110,7 @@ static void overview(struct buf *b)
 		wrap(b, c->summary, SUMMARY_COLUMN, SUMMARY_COLUMN);
 	}
 	buf_adds(b, "\n\"fetcher help COMMAND\" lists its options and gives examples.\n"
+		    "\"fetcher help auth\" says how credentials are found.\n"
 		    "Each flag has a variable: --max-bytes is FETCHER_MAX_BYTES; the flag wins.\n"
 		    "\nExit codes:\n");
 	for (size_t i = 0; i < exit_count; i++) {
@@ -118,8 +119,38 @@ static void overview(struct buf *b)
 	}
 }
 
+/* One screen: 80 columns, 24 lines. */
+static const char auth_text[] =
+	"Credentials are asked for only when a registry wants some; the first found wins.\n"
+	"Files are read again at each use, so that a rotated Secret is picked up.\n"
+	"\n"
+	"  1. --username NAME --password-file FILE, or --token-file FILE\n"
+	"  2. --registry-config PATH ..., in order; only these, then 4: a config.json, or\n"
+	"     a directory with config.json, .dockerconfigjson or .dockercfg in it: the\n"
+	"     mounted Secret of type kubernetes.io/dockerconfigjson or .../dockercfg\n"
+	"  3. $DOCKER_CONFIG/config.json (a mounted Secret as well), $REGISTRY_AUTH_FILE,\n"
+	"     $HOME/.docker/config.json where DOCKER_CONFIG is not set\n"
+	"  4. the cloud's own login, without a helper, by the Pod's identity: ECR (AWS_*\n"
+	"     variables, IRSA, Pod Identity, instance), GAR and GCR (metadata server),\n"
+	"     ACR (AZURE_* variables of workload identity, managed identity)\n"
+	"  5. none: the registry may give an anonymous token\n"
+	"\n"
+	"Keys under \"auths\": HOST/team/model wins over HOST/team, that over HOST[:PORT],\n"
+	"that over https://HOST/v1/, that over *.HOST. Docker Hub is docker.io or\n"
+	"https://index.docker.io/v1/. An entry has auth, username and password,\n"
+	"identitytoken or registrytoken. Credential helpers (credsStore) are not run.\n"
+	"Robot names ($, +) are taken as they are. A mirror never sees the registry's\n"
+	"credentials: it has keys of its own under \"auths\".\n"
+	"Which were used: the error says \"credentials: FILE, key KEY\"; -v shows more.\n"
+	"kubectl create secret docker-registry NAME --docker-server=HOST ... makes one.\n";
+
 void help_text(enum config_command topic, struct buf *ret)
 {
+	if (topic == HELP_AUTH) {
+		buf_adds(ret, "fetcher help auth: how credentials are found\n\n");
+		buf_adds(ret, auth_text);
+		return;
+	}
 	if (topic >= CMD_COUNT) {
 		overview(ret);
 		return;
@@ -153,6 +184,20 @@ static void roff(struct buf *b, const char *s)
 		else
 			buf_addc(b, *s);
 		line_start = *s == '\n';
+	}
+}
+
+/* Between .nf and .fi: lines stay lines. */
+static void roff_verbatim(struct buf *b, const char *s)
+{
+	while (*s) {
+		size_t n = strcspn(s, "\n");
+		_cleanup_buf_ struct buf line = BUF_INIT(256);
+
+		buf_add(&line, s, n);
+		roff(b, buf_cstr(&line));
+		buf_addc(b, '\n');
+		s += n + (s[n] == '\n');
 	}
 }
 
@@ -253,6 +298,9 @@ void help_man(struct buf *ret)
 		buf_addf(ret, "%s\n", strcmp(exit_table[i].retry, "yes") == 0 ?
 			 "; running it again may help" : "");
 	}
+	buf_adds(ret, ".SH CREDENTIALS\n.nf\n");
+	roff_verbatim(ret, auth_text);
+	buf_adds(ret, ".fi\n");
 	man_examples(ret);
 }
 

@@ -8,7 +8,7 @@
 
 #include "config.h"
 
-/* Help of one command, or the overview (CMD_COUNT). */
+/* Help of one command, the overview (CMD_COUNT), or a topic (HELP_AUTH). */
 void help_text(enum config_command topic, struct buf *ret);
 /* fetcher(1), with the macros of man(7). */
 void help_man(struct buf *ret);

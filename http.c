@@ -7,8 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
-#include <time.h>
 
+#include "secret.h"
 #include "sys.h"
 #include "tls.h"
 
@@ -460,6 +460,9 @@ static int get_once(struct get *g, struct http_response *ret, struct err *e)
 	int failed = http_fetch(g->h, &q, ret, e);
 	if (!failed && g->a && ret->with_credentials && ret->status != 401 && g->a->accepted)
 		g->a->accepted(g->a->ctx, g->generation);
+	/* a server may show what it was sent; what it says goes into messages */
+	if (!failed && ret->status >= 400)
+		secret_mask_value(ret->body.data, q.authorization);
 	if (value.data)
 		explicit_bzero(value.data, value.len);
 	return failed;
@@ -515,29 +518,45 @@ static bool is_redirect(long status)
 	return status == 301 || status == 302 || status == 303 || status == 307 || status == 308;
 }
 
+/* What the registry wants people to know (distribution specification, "Warnings"), once. */
+static void tell_warnings(struct get *g, const struct http_response *r)
+{
+	char text[512];
+	const char *v;
+
+	for (size_t i = 0; i < 8 && (v = http_response_header(r, "Warning", i)); i++)
+		while (http_next_warning(&v, text, sizeof(text)))
+			if (*text && http_warning_is_new(text))
+				warn(g->h, "%s warns: %s", g->a->origin, text);
+}
+
 /* What a response means: 1 = done, 0 = ask again, -1 = over. */
 static int get_judge(struct get *g, const struct http_response *r, struct err *e)
 {
+	_cleanup_buf_ struct buf credentials = BUF_INIT(512);
 	char what[512];
 
 	http_redacted(g->url, what, sizeof(what));
+	bool home = g->a && http_same_origin(g->url, g->a->origin);
+	if (home)
+		tell_warnings(g, r);
 	if (r->status >= 200 && r->status < 300)
 		return 1;
 	if (is_redirect(r->status))
 		return get_redirect(g, r, e);
-	bool home = g->a && http_same_origin(g->url, g->a->origin);
 	if (r->status == 401 && home && g->challenges++ < CHALLENGES_MAX)
 		return g->a->challenged(g->a->ctx, r, g->generation, e);
-	http_status_error(r->status, what, &r->body, e);
-	if (!http_status_retryable(r->status)) {
+	if (home && g->a->describe)
+		g->a->describe(g->a->ctx, &credentials);
+	http_answer_error(r->status, r, what, buf_cstr(&credentials), e);
+	if (!e->retryable) {
 		/* storage refuses with 400/401/403 when a signed URL ran out: once more from the start */
 		bool storage = g->hops && !home && (r->status == 400 || r->status == 401 || r->status == 403);
 		return storage && g->challenges++ < CHALLENGES_MAX ? get_restart(g, e) : -1;
 	}
-	uint32_t after = http_retry_after_ms(http_response_header(r, "Retry-After", 0), time(NULL));
 	char why[sizeof(what) + 32];
 	snprintf(why, sizeof(why), "%s answered %ld", what, r->status);
-	return get_wait(g, why, after, e) ? -1 : get_restart(g, e);
+	return get_wait(g, why, e->retry_after_ms, e) ? -1 : get_restart(g, e);
 }
 
 int http_get(struct http *h, const struct http_authority *a, const struct http_request *q,

@@ -102,6 +102,8 @@ struct http_authority {
 	 * 401 then means that they ran out, not that they never were good. Cheap. NULL = not wanted.
 	 */
 	void (*accepted)(void *ctx, unsigned generation);
+	/* Adds to ret which credentials are in use, for messages: "/path/config.json, key X" or "no credentials". NULL = not told. */
+	void (*describe)(void *ctx, struct buf *ret);
 };
 
 /*
@@ -139,6 +141,25 @@ int http_curl_error(struct http *h, CURL *c, CURLcode rc, const char *errbuf, co
 /* Maps a refused status to an error as http_get does. body may be NULL. */
 int http_status_error(long status, const char *what, const struct buf *body, struct err *e);
 bool http_status_retryable(long status);
+/*
+ * The same of a whole answer, which may say more: Retry-After (also with 403, as GitHub's limits come) and the limits of Docker Hub.
+ * credentials: what http_authority.describe says, NULL = not told. e->retryable and retry_after_ms say whether and when to come back.
+ */
+int http_answer_error(long status, const struct http_response *r, const char *what,
+		      const char *credentials, struct err *e);
+/*
+ * The server's own words in a refusal, for a message: code, message and detail (of any type) of a registry's errors[], a token service's
+ * error and error_description, S3's Code and Message, the title of an HTML page, one plain line; else nothing is added.
+ */
+void http_error_words(const struct buf *body, struct buf *ret);
+bool http_is_html(const struct buf *body);
+void http_html_words(const struct buf *body, struct buf *ret);	/* 'an HTML page (title "Log in")' */
+/*
+ * The texts of a Warning header (299 - "..."), one a call: *value moves on; unescaped, without control characters; "" = of another
+ * kind. false: there are no more. is_new: whether this process tells it for the first time (of 16 different ones, then never again).
+ */
+bool http_next_warning(const char **value, char *ret, size_t n);
+bool http_warning_is_new(const char *text);
 /* Full-jitter exponential backoff: attempt 0, 1, 2...; 100 ms .. 10 s; never less than retry_after_ms. */
 uint32_t http_backoff_ms(unsigned attempt, uint32_t retry_after_ms);
 /* URL without user info and query, for messages. Returns ret. */

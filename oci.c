@@ -134,6 +134,21 @@ static int check_digest(const struct digest *expected, const void *p, size_t n, 
 	return 0;
 }
 
+/* A proxy's login page, or a web server that is no registry. Releases the response. */
+static int refuse_page(const struct oci_repo *r, struct http_response *resp, struct err *e)
+{
+	_cleanup_buf_ struct buf page = BUF_INIT(512);
+	char what[512];
+
+	http_html_words(&resp->body, &page);
+	err_set(e, CODE_INTEGRITY,
+		"registry %s: %s answered with %s instead of a manifest: a web page of a proxy or a login page "
+		"in the way, or no registry at this address?", r->ref.registry,
+		http_redacted(resp->url, what, sizeof(what)), buf_cstr(&page));
+	http_response_release(resp);
+	return -1;
+}
+
 static int request(struct oci_repo *r, const char *method, const char *target,
 		   struct http_response *ret, struct err *e)
 {
@@ -147,7 +162,9 @@ static int request(struct oci_repo *r, const char *method, const char *target,
 
 	if (!url)
 		return err_oom(e);
-	return http_get(r->http, oci_repo_authority(r), &q, ret, e);
+	if (http_get(r->http, oci_repo_authority(r), &q, ret, e))
+		return -1;
+	return http_is_html(&ret->body) ? refuse_page(r, ret, e) : 0;
 }
 
 static bool header_digest(const struct http_response *resp, struct digest *ret)

@@ -360,9 +360,9 @@ const struct command_info command_table[CMD_COUNT] = {
 		"commit.", EXAMPLES("fetcher version", "one line"),
 	},
 	[CMD_HELP] = {
-		"help", "[COMMAND]", "explain a command",
-		"Prints the overview, or everything about one command.", EXAMPLES("fetcher help "
-		"pull", "all options of pull"),
+		"help", "[COMMAND|auth]", "explain a command",
+		"Prints the overview, everything about one command, or how credentials are found (auth).",
+		EXAMPLES("fetcher help pull", "all options of pull", "fetcher help auth", "how credentials are found"),
 	},
 };
 

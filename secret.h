@@ -69,4 +69,13 @@ static inline void secret_mask(char *msg, const char *secret)
 		memset(p, '*', n);
 }
 
+/* The same for what follows the scheme in the value of an Authorization header. */
+static inline void secret_mask_value(char *msg, const char *authorization)
+{
+	const char *blank = authorization ? strchr(authorization, ' ') : NULL;
+
+	if (msg && blank)
+		secret_mask(msg, blank + 1);
+}
+
 #endif

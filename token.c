@@ -456,6 +456,14 @@ static int parse_answer(const struct http_response *r, const char *what, struct 
 	char issued_at[64] = "";
 	uint64_t expires_in = 0;
 
+	if (http_is_html(&r->body)) {
+		_cleanup_buf_ struct buf page = BUF_INIT(512);
+
+		http_html_words(&r->body, &page);
+		return err_set(e, CODE_AUTH,
+			       "token service %s: answered with %s instead of a token: a proxy or a login page in "
+			       "the way?", what, buf_cstr(&page));
+	}
 	if (json_parse(buf_cstr(&r->body), r->body.len, "answer", &doc, e) < 0) {
 		if (e)
 			e->code = CODE_AUTH;

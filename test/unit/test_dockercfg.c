@@ -90,7 +90,7 @@ static void test_entry_forms(void **state)
 {
 	(void)state;
 	finds(one("r.io"), "r.io", "a", "u", "p");
-	assert_string_equal(cred.source, "/cfg key r.io");
+	assert_string_equal(cred.source, "/cfg, key auths.r.io");
 	/* auth wins over username and password; only the first colon splits */
 	finds("{\"auths\":{\"r.io\":{\"auth\":\"dTpwOnE=\",\"username\":\"x\",\"password\":\"y\"}}}", "r.io",
 	      "a", "u", "p:q");
@@ -224,14 +224,15 @@ static void test_malformed(void **state)
 	malformed("[]", "not a JSON object");
 	malformed("\"x\"", "not a JSON object");
 	malformed("{\"auths\":[]}", "auths");
-	malformed("{\"auths\":{\"r.io\":\"dTpw\"}}", "key r.io");
-	malformed("{\"auths\":{\"r.io\":{\"auth\":5}}}", "key r.io");
-	malformed("{\"auths\":{\"r.io\":{\"auth\":\"***\"}}}", "base64");
+	malformed("{\"auths\":{\"r.io\":\"dTpw\"}}", "key auths.r.io: is not an object");
+	malformed("{\"auths\":{\"r.io\":{\"auth\":5}}}", "key auths.r.io.auth: must be a string");
+	malformed("{\"auths\":{\"r.io\":{\"auth\":\"***\"}}}", "key auths.r.io.auth: is not base64");
+	malformed("{\"r.io\":{\"auth\":\"***\"}}", "key r.io.auth: is not base64");
 	malformed("{\"auths\":{\"r.io\":{\"auth\":\"dTpwd\"}}}", "base64");
 	malformed("{\"auths\":{\"r.io\":{\"auth\":\"dT=pw\"}}}", "base64");
 	malformed("{\"auths\":{\"r.io\":{\"auth\":\"dXA=\"}}}", "user:password");
 	malformed("{\"auths\":{\"r.io\":{\"auth\":\"dTpwAHE=\"}}}", "NUL");
-	malformed("{\"auths\":{\"r.io\":{\"username\":[],\"password\":\"hunter2\"}}}", "key r.io");
+	malformed("{\"auths\":{\"r.io\":{\"username\":[],\"password\":\"hunter2\"}}}", "key auths.r.io.username");
 	assert_null(strstr(err.msg, "hunter2"));
 }
 
