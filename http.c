@@ -389,6 +389,10 @@ int http_fetch(struct http *h, const struct http_request *q, struct http_respons
 	r.with_credentials = q->authorization && *q->authorization;
 	http_trace(h, "%s %s -> %ld (%zu bytes)", q->method, what, r.status, r.body.len);
 	bool ok = r.status >= 200 && r.status < 300;
+	/* a server may show what it was sent, and what it says goes into messages */
+	const char *secret = r.with_credentials ? strchr(q->authorization, ' ') : NULL;
+	if (!ok && secret && r.body.data)
+		secret_mask_bytes(r.body.data, r.body.len, secret + 1);
 	if (x.oom) {
 		failed = err_oom(e);
 	} else if ((ok && r.body.len > q->max_body) || (ok && x.too_big)) {
@@ -460,9 +464,6 @@ static int get_once(struct get *g, struct http_response *ret, struct err *e)
 	int failed = http_fetch(g->h, &q, ret, e);
 	if (!failed && g->a && ret->with_credentials && ret->status != 401 && g->a->accepted)
 		g->a->accepted(g->a->ctx, g->generation);
-	/* a server may show what it was sent; what it says goes into messages */
-	if (!failed && ret->status >= 400)
-		secret_mask_value(ret->body.data, q.authorization);
 	if (value.data)
 		explicit_bzero(value.data, value.len);
 	return failed;

@@ -197,24 +197,41 @@ static bool is_plain_line(const struct buf *body)
 	return n > 0 && n <= 160;
 }
 
+/* What looks like the value of an Authorization header: some servers show the request that they refuse. */
+static void mask_authorization(struct buf *b)
+{
+	static const char token68[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/=";
+	char *end = b->data + b->len;
+
+	for (char *s = b->data; s < end; s++) {
+		size_t scheme = strncasecmp(s, "bearer ", 7) == 0 ? 7 : strncasecmp(s, "basic ", 6) == 0 ? 6 : 0;
+		size_t n = scheme ? strspn(s + scheme, token68) : 0;
+
+		if (n >= 16)	/* longer than the words that follow in a sentence */
+			memset(s + scheme, '*', n);
+	}
+}
+
 void http_error_words(const struct buf *body, struct buf *ret)
 {
+	_cleanup_buf_ struct buf copy = BUF_INIT(LIMIT_ERROR_BODY);
 	struct json_doc doc;
 
-	if (!body || !body->len)
+	if (!body || !body->len || buf_add(&copy, body->data, MIN(body->len, (size_t)LIMIT_ERROR_BODY)))
 		return;
-	if (http_is_html(body)) {
-		http_html_words(body, ret);
+	mask_authorization(&copy);
+	if (http_is_html(&copy)) {
+		http_html_words(&copy, ret);
 		buf_adds(ret, " instead of a registry's answer: a proxy or a login page in the way?");
-	} else if (json_parse(body->data, body->len, "error", &doc, NULL) == 0) {
+	} else if (json_parse(copy.data, copy.len, "error", &doc, NULL) == 0) {
 		json_words(doc.root, ret);
 		json_release(&doc);
-	} else if (between(body, "<Code", "</Code", ret)) { /* storage: S3 and its kin */
+	} else if (between(&copy, "<Code", "</Code", ret)) { /* storage: S3 and its kin */
 		_cleanup_buf_ struct buf message = BUF_INIT(256);
-		if (between(body, "<Message", "</Message", &message))
+		if (between(&copy, "<Message", "</Message", &message))
 			buf_addf(ret, ": %s", buf_cstr(&message));
-	} else if (is_plain_line(body)) {
-		buf_addf(ret, "%.*s", (int)strcspn(body->data, "\r\n"), body->data);
+	} else if (is_plain_line(&copy)) {
+		buf_addf(ret, "%.*s", (int)strcspn(copy.data, "\r\n"), copy.data);
 	}
 }
 

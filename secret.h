@@ -60,22 +60,19 @@ static inline void secret_json_release(struct json_doc *d)
 }
 #define _cleanup_secret_json_ __attribute__((cleanup(secret_json_release)))
 
-/* Replaces each occurrence of a secret in a message by asterisks, in place. */
-static inline void secret_mask(char *msg, const char *secret)
+/* Replaces each occurrence of a secret by asterisks, in place. Shorter ones than 4 bytes are no secrets. */
+static inline void secret_mask_bytes(char *p, size_t len, const char *secret)
 {
 	size_t n = secret ? strlen(secret) : 0;
 
-	for (char *p = msg; n >= 4 && (p = strstr(p, secret)); p += n)
-		memset(p, '*', n);
+	for (size_t i = 0; n >= 4 && i + n <= len; i++)
+		if (memcmp(p + i, secret, n) == 0)
+			memset(p + i, '*', n);
 }
 
-/* The same for what follows the scheme in the value of an Authorization header. */
-static inline void secret_mask_value(char *msg, const char *authorization)
+static inline void secret_mask(char *msg, const char *secret)
 {
-	const char *blank = authorization ? strchr(authorization, ' ') : NULL;
-
-	if (msg && blank)
-		secret_mask(msg, blank + 1);
+	secret_mask_bytes(msg, strlen(msg), secret);
 }
 
 #endif

@@ -408,23 +408,29 @@ static int exchange_post(const struct token_query *q, struct http_response *ret,
 			ret, e);
 }
 
-/* A service may echo what it was sent. */
-static void mask_secrets(const struct credential *c, struct err *e)
+/* A service may show what it was sent, also as it was encoded. */
+static void mask_secrets(const struct credential *c, struct buf *body)
 {
-	if (!c || !e)
-		return;
-	secret_mask(e->msg, c->password);
-	secret_mask(e->msg, c->identity_token);
+	const char *secrets[] = { c ? c->password : NULL, c ? c->identity_token : NULL };
+
+	for (size_t i = 0; i < ARRAY_SIZE(secrets) && body->data; i++) {
+		_cleanup_secret_buf_ struct buf encoded = BUF_INIT(LIMIT_TOKEN * 4);
+
+		if (!secrets[i])
+			continue;
+		secret_mask_bytes(body->data, body->len, secrets[i]);
+		buf_add_urlencoded(&encoded, secrets[i], "");
+		secret_mask_bytes(body->data, body->len, buf_cstr(&encoded));
+	}
 }
 
-static int refused(const struct token_query *q, const struct http_response *r, const char *what,
-		   struct err *e)
+static int refused(const struct token_query *q, struct http_response *r, const char *what, struct err *e)
 {
 	/* oauth2 answers 400 invalid_grant to a refresh token that ran out */
 	long status = r->status == 400 && q->cred && q->cred->identity_token ? 401 : r->status;
 
+	mask_secrets(q->cred, &r->body);
 	http_status_error(status, what, &r->body, e);
-	mask_secrets(q->cred, e);
 	err_wrap(e, "token service");
 	if (e) {
 		if (!e->retryable)
@@ -447,8 +453,8 @@ static int take_token(struct json_doc *doc, const char *name, char **ret)
 	return *ret && token_clean(*ret) ? 0 : -1;
 }
 
-static int parse_answer(const struct http_response *r, const char *what, struct token *ret,
-			struct err *e)
+static int parse_answer(const struct token_query *q, struct http_response *r, const char *what,
+			struct token *ret, struct err *e)
 {
 	_cleanup_secret_json_ struct json_doc doc = { 0 };
 	struct token t = { 0 };
@@ -459,6 +465,7 @@ static int parse_answer(const struct http_response *r, const char *what, struct 
 	if (http_is_html(&r->body)) {
 		_cleanup_buf_ struct buf page = BUF_INIT(512);
 
+		mask_secrets(q->cred, &r->body);
 		http_html_words(&r->body, &page);
 		return err_set(e, CODE_AUTH,
 			       "token service %s: answered with %s instead of a token: a proxy or a login page in "
@@ -504,7 +511,7 @@ int token_fetch(const struct token_query *q, struct token *ret, struct err *e)
 	if (rc < 0)
 		return -1;
 	if (r.status >= 200 && r.status < 300)
-		rc = parse_answer(&r, what, ret, e);
+		rc = parse_answer(q, &r, what, ret, e);
 	else
 		rc = refused(q, &r, what, e);
 	if (r.body.data)
