@@ -73,7 +73,7 @@ def test_home(private, config, fetcher, dest, tmp_path):
 
 
 def test_mounted_secret(private, config, fetcher, dest, tmp_path):
-    """A Secret of type kubernetes.io/dockerconfigjson as it is mounted: links into ..data."""
+    """A Secret of type kubernetes.io/dockerconfigjson as it is mounted: links into ..data. [A13]"""
     mount = tmp_path / "secret"
     (mount / "..2026").mkdir(parents=True)
     config.rename(mount / "..2026" / ".dockerconfigjson")
@@ -111,6 +111,7 @@ def test_several_configs_in_order(private, config, fetcher, dest, tmp_path):
 @pytest.mark.parametrize("key", ["{host}/auth/model", "{host}/auth", "http://{host}/v2/",
                                  "https://{host}"])
 def test_keys_of_a_config(private, fetcher, dest, tmp_path, key):
+    """[A12]"""
     path = tmp_path / "c.json"
     host = private[0].registry.host
     path.write_text(docker_config({key.format(host=host): {"auth": basic()},
@@ -119,7 +120,7 @@ def test_keys_of_a_config(private, fetcher, dest, tmp_path, key):
 
 
 def test_fields_of_a_config(private, fetcher, dest, tmp_path):
-    """username and password in the clear, as imagePullSecrets have them."""
+    """username and password in the clear, as imagePullSecrets have them. [A12]"""
     path = tmp_path / "c.json"
     host = private[0].registry.host
     path.write_text(docker_config({host: {"username": "alice", "password": SECRET, "auth": ""}}))
@@ -149,14 +150,124 @@ def test_wrong_password(private, fetcher, dest, tmp_path):
     nothing_published(dest)
 
 
+def swap_secret(mount, name, text):
+    """A mounted Secret with one key, updated as the kubelet does it: a new directory, then ..data renamed over."""
+    number = len(list(mount.glob("..2*"))) if mount.exists() else 0
+    folder = mount / f"..2026_{number}"
+    folder.mkdir(parents=True)
+    (folder / name).write_text(text)
+    (mount / "..data_tmp").symlink_to(folder.name)
+    (mount / "..data_tmp").rename(mount / "..data")
+    if not (mount / name).is_symlink():
+        (mount / name).symlink_to(f"..data/{name}")
+
+
+@pytest.mark.parametrize("how", ["folder", "file", "DOCKER_CONFIG"])
+def test_mounted_legacy_secret(private, fetcher, dest, tmp_path, how):
+    """A Secret of type kubernetes.io/dockercfg: a bare map under the key .dockercfg. [A13]"""
+    mount = tmp_path / "secret"
+    swap_secret(mount, ".dockercfg", json.dumps({private[0].registry.host: {"auth": basic(), "email": "a@b"}}))
+    if how == "DOCKER_CONFIG":
+        check(fetcher.pull(private[0].ref, dest, env={"DOCKER_CONFIG": str(mount)}), private, dest)
+    else:
+        path = mount if how == "folder" else mount / ".dockercfg"
+        check(fetcher.pull(private[0].ref, dest, "--registry-config", path), private, dest)
+
+
+def test_several_mounted_secrets(private, fetcher, dest, tmp_path):
+    """As imagePullSecrets has several: the first with a credential for the registry; one list in the variable. [A13]"""
+    host = private[0].registry.host
+    swap_secret(tmp_path / "a", ".dockerconfigjson", docker_config({"other.example": {"auth": basic("x", "y")}}))
+    swap_secret(tmp_path / "b", ".dockercfg", json.dumps({host: {"auth": basic()}}))
+    swap_secret(tmp_path / "c", ".dockerconfigjson", docker_config({host: {"auth": basic("x", "wrong")}}))
+    names = [str(tmp_path / x) for x in "abc"]
+    flags = [x for name in names for x in ("--registry-config", name)]
+    check(fetcher.pull(private[0].ref, dest, *flags), private, dest)
+    check(fetcher.pull(private[0].ref, dest / "2", env={"FETCHER_REGISTRY_CONFIG": ",".join(names)}), private, dest / "2")
+
+
+def test_secret_swapped_while_a_pull_runs(faults, fetcher, dest, tmp_path):
+    """The kubelet swaps ..data; the next token is asked for with what stands there now. [K24] [A9]"""
+    body = data(5, 4 * MIB)
+    art = faults.artifact({"w": body})
+    faults.auth_bearer(users={"u": "old"})
+    mount = tmp_path / "secret"
+    swap_secret(mount, ".dockerconfigjson", docker_config({faults.host: {"auth": basic("u", "old")}}))
+    go = threading.Event()
+    faults.rule("blob", nth=3, hold_at=(1000, go))
+    run = fetcher.start("pull", "--plain-http", "--range-size", "256KiB", "--concurrency", "2", "--registry-config",
+                        mount, art.ref, dest)
+    assert faults.wait(lambda f: f.stalled == 1), run.err()
+    for password in ("between", "new"):
+        swap_secret(mount, ".dockerconfigjson", docker_config({faults.host: {"auth": basic("u", password)}}))
+    faults.auth_bearer(users={"u": "new"})
+    faults.revoke()
+    go.set()
+    run.wait().ok()
+    holds(dest, {"w": body})
+
+
+@pytest.mark.parametrize("text", ["", " \n\t", "{}", '{"auths": {}}', '{"auths": {"HOST": {}}, "credsStore": ""}',
+                                  '{"HttpHeaders": {"X": "y"}}'])
+def test_configs_without_credentials(faults, fetcher, dest, tmp_path, text):
+    """Empty files are no error where the registry is open, and named where it is not. [A12]"""
+    art = faults.artifact({"a": b"x"})
+    path = tmp_path / "c.json"
+    path.write_text(text.replace("HOST", faults.host))
+    fetcher.pull(art.ref, dest, "--registry-config", path).ok()
+    faults.auth_basic({"u": "p"})
+    words = last_words(fetcher.pull(art.ref, dest / "2", "--registry-config", path).exits(20))
+    assert f"looked in {path}" in words and faults.host in words and faults.repo in words
+
+
+def test_more_specific_keys_first(faults, fetcher, dest, tmp_path):
+    """host/team/model, host/team, host, https://host/v1/: each is used when the ones before it are gone. [A12]"""
+    art = faults.artifact({"a": b"x"})  # test/model
+    keys = [f"{faults.host}/test/model", f"{faults.host}/test", faults.host, f"https://{faults.host}/v1/"]
+    for number in range(len(keys)):
+        auths = {f"{faults.host}/test/mod": {"auth": basic("no", "no")},
+                 f"{faults.host}/other": {"auth": basic("no", "no")}}
+        auths.update({k: {"auth": basic(f"user{n}", "p")} for n, k in enumerate(keys) if n >= number})
+        path = tmp_path / "c.json"
+        path.write_text(docker_config(auths))
+        faults.auth_basic({f"user{number}": "p"})
+        fetcher.pull(art.ref, dest / str(number), "--registry-config", path).ok()
+
+
+@pytest.mark.parametrize("text, pointer", [
+    ('{"auths": {"HOST": {"auth": "%%%"}}}', "auths.HOST.auth"),
+    ('{"HOST": {"auth": "bm8tY29sb24="}}', "HOST.auth"), ('{"auths": {"HOST": {"password": 5}}}', "auths.HOST.password"),
+    ('{"auths": {"HOST": []}}', "auths.HOST"), ('{"auths": 5}', "auths"),
+    ('{"credHelpers": {"HOST": "no-such-helper"}}', "credHelpers.HOST")])
+def test_errors_of_a_config_name_the_key(private, fetcher, dest, tmp_path, text, pointer):
+    """The file and the place in it. [A12] [A13]"""
+    path = tmp_path / "c.json"
+    host = private[0].registry.host
+    path.write_text(text.replace("HOST", host))
+    words = last_words(fetcher.pull(private[0].ref, dest, "--registry-config", path).exits(2))
+    assert f"{path}: key {pointer.replace('HOST', host)}:" in words
+
+
+def test_helpers_are_named(private, fetcher, dest, tmp_path):
+    """A helper is another program, which an image from scratch has not: it is named, with what to do. [A13]"""
+    path = tmp_path / "c.json"
+    host = private[0].registry.host
+    path.write_text(json.dumps({"auths": {host: {}}, "credsStore": "desktop"}))
+    words = last_words(fetcher.pull(private[0].ref, dest, "--registry-config", path).exits(20))
+    assert "docker-credential-desktop" in words and str(path) in words and "--password-file" in words
+    path.write_text(json.dumps({"credHelpers": {host: "pass"}}))
+    words = last_words(fetcher.pull(private[0].ref, dest, "--registry-config", path).exits(2))
+    assert "docker-credential-pass" in words and f"credHelpers.{host}" in words and "--password-file" in words
+
+
 @pytest.mark.parametrize("text, rc", [
     ("{", 2), ("[]", 2), ('{"auths": {"HOST": {"auth": "%%%"}}}', 2),
     ('{"auths": {"HOST": {"auth": "bm8tY29sb24="}}}', 2),
-    ('{"credHelpers": {"HOST": "ecr-login"}}', 2),
+    ('{"credHelpers": {"HOST": "desktop"}}', 2),
     ('{"auths": {}}', 20), ('{"auths": {"other.example": {"auth": "YTpi"}}}', 20),
 ], ids=["cut", "array", "not-base64", "no-colon", "helper", "empty", "no-match"])
 def test_configs_that_do_not_help(private, fetcher, dest, tmp_path, text, rc):
-    """[L42]: malformed, with a helper that cannot run here, without a match; the file is named."""
+    """[L42]: malformed, with a helper that cannot run here, without a match; the file is named. [A12] [A13]"""
     path = tmp_path / "c.json"
     path.write_text(text.replace("HOST", private[0].registry.host))
     words = last_words(fetcher.pull(private[0].ref, dest, "--registry-config", path).exits(rc))
@@ -223,7 +334,7 @@ def test_token_file(faults, fetcher, dest, tmp_path):
 
 
 def test_anonymous_token(fetcher, dest):
-    """A registry that wants a token and gives it to everybody, as Docker Hub and ghcr.io."""
+    """A registry that wants a token and gives it to everybody, as Docker Hub and ghcr.io. [A1] [A5]"""
     with FaultServer() as faults:
         art = faults.artifact({"a": b"x", "w": data(1, 3 * MIB)})
         faults.auth_bearer(users=None)
@@ -235,6 +346,7 @@ def test_anonymous_token(fetcher, dest):
                                              ("token", 0), ("token", 1), ("token", -5),
                                              ("token", 10**18), ("token", "soon")])
 def test_shapes_of_token_answers(faults, fetcher, dest, key, expires_in):
+    """[A6] [A7]"""
     art = faults.artifact({"a": data(1, 100_000)})
     faults.auth_bearer(users=None, key=key, expires_in=expires_in)
     fetcher.pull(art.ref, dest).ok()
@@ -242,7 +354,7 @@ def test_shapes_of_token_answers(faults, fetcher, dest, key, expires_in):
 
 
 def test_one_renewal_for_all_connections(faults, fetcher, dest):
-    """Revoked while several connections are busy: each gets 401, one asks anew. [C35]"""
+    """Revoked while several connections are busy: each gets 401, one asks anew. [C35] [A7]"""
     body = data(5, 8 * MIB)
     art = faults.artifact({"w": body})
     faults.auth_bearer(users=None)
@@ -261,6 +373,7 @@ def test_one_renewal_for_all_connections(faults, fetcher, dest):
 
 
 def test_token_that_lasts_for_few_requests(faults, fetcher, dest):
+    """[A7]"""
     body = data(5, 4 * MIB)
     art = faults.artifact({"w": body})
     faults.auth_bearer(users=None, uses=5)
@@ -317,7 +430,7 @@ def test_token_service_is_down_for_a_moment(faults, fetcher, dest):
                          ids=["empty", "none", "array", "number", "blank", "crlf", "huge", "html",
                               "deep"])
 def test_token_answers_that_are_no_tokens(faults, fetcher, dest, body):
-    """[K34]: capped, and nothing of them becomes a header."""
+    """[K34]: capped, and nothing of them becomes a header. [A6]"""
     art = faults.artifact({"a": b"x"})
     faults.auth_bearer(users=None)
     faults.rule("token", handler=lambda request, reply: setattr(reply, "body", body))
@@ -334,7 +447,7 @@ def test_endless_token_answer(faults, fetcher, dest):
 
 
 def test_rotated_password_file(faults, fetcher, dest, tmp_path):
-    """Read again whenever a token is needed. [K24]"""
+    """Read again whenever a token is needed. [K24] [A9]"""
     body = data(5, 4 * MIB)
     art = faults.artifact({"w": body})
     faults.auth_bearer(users={"u": "old"})
@@ -354,7 +467,7 @@ def test_rotated_password_file(faults, fetcher, dest, tmp_path):
 
 
 def test_forbidden(faults, fetcher, dest):
-    """403 is told with the registry's words and not tried again."""
+    """403 is told with the registry's words and not tried again. [A8]"""
     art = faults.artifact({"a": b"x"})
     faults.rule("manifest", status=403, error="DENIED")
     words = last_words(fetcher.pull(art.ref, dest).exits(20))
@@ -371,7 +484,7 @@ def test_forbidden(faults, fetcher, dest):
                                    "gopher://127.0.0.1/x", "http://u:p@127.0.0.1/token", "",
                                    "http://127.0.0.1:1/\r\nX: y"])
 def test_realms_that_are_refused(faults, fetcher, dest, tmp_path, realm):
-    """[K31]"""
+    """[K31] [A4]"""
     art = faults.artifact({"a": b"x"})
     path = tmp_path / "c.json"
     path.write_text(docker_config({faults.host: {"auth": basic()}}))
@@ -411,6 +524,7 @@ def test_realm_over_plain_http_of_an_https_registry(faults_tls, stranger, author
 
 
 def test_token_service_redirects_to_a_stranger(faults, stranger, fetcher, dest, tmp_path):
+    """[A4]"""
     art = faults.artifact({"a": b"x"})
     path = tmp_path / "c.json"
     path.write_text(docker_config({faults.host: {"auth": basic("u", "p")}}))
@@ -424,7 +538,7 @@ def test_token_service_redirects_to_a_stranger(faults, stranger, fetcher, dest, 
 
 @pytest.mark.parametrize("scheme", ["basic", "bearer"])
 def test_redirects_drop_authorization(faults, stranger, fetcher, dest, tmp_path, scheme):
-    """Blobs on another port of the same address are another origin. [K30] [L40] [C29]"""
+    """Blobs on another port of the same address are another origin. [K30] [L40] [C29] [A10]"""
     body = data(7, 2 * MIB)
     art = faults.artifact({"w": body})
     path = tmp_path / "c.json"
@@ -452,6 +566,7 @@ def test_redirects_of_manifests_drop_authorization(faults, stranger, fetcher, de
 
 
 def test_a_stranger_that_asks_for_credentials_gets_none(faults, stranger, fetcher, dest, tmp_path):
+    """[A10]"""
     art = faults.artifact({"w": data(7, MIB)})
     path = tmp_path / "c.json"
     path.write_text(docker_config({faults.host: {"auth": basic("u", "p")},
@@ -494,7 +609,7 @@ def test_secrets_are_nowhere_on_the_volume(private, config, fetcher, dest):
 
 
 def test_challenges_among_others(faults, fetcher, dest, tmp_path):
-    """Negotiate first, two lines, two schemes in one line, odd case and blanks."""
+    """Negotiate first, two lines, two schemes in one line, odd case and blanks. [A2]"""
     art = faults.artifact({"w": b"x"})
     path = tmp_path / "c.json"
     path.write_text(docker_config({faults.host: {"auth": basic("u", "p")}}))
@@ -512,3 +627,38 @@ def test_wanted_scheme_is_unknown(faults, fetcher, dest):
     art = faults.artifact({"w": b"x"})
     faults.rule("/v2/", status=401, www_authenticate="Negotiate")
     fetcher.pull(art.ref, dest).exits(20)
+
+
+def test_insufficient_scope(faults, fetcher, dest):
+    """The token is good, not for this: asked for once more with the scope that the registry names. [A8]"""
+    art = faults.artifact({"w": data(1, 100_000)})
+    faults.auth_bearer(users=None)
+    wider = "repository:test/base:pull"
+    faults.rule(lambda r: r.kind == "manifest" and r.headers.get("authorization") and not any(
+        q.kind == "token" and wider in q.target.replace("%3A", ":").replace("%2F", "/") for q in faults.requests),
+        status=401, www_authenticate=f'Bearer realm="{faults.base}/token",service="faults",scope="{wider}",'
+                                     'error="insufficient_scope"')
+    fetcher.pull(art.ref, dest).ok()
+    assert faults.tokens == 2
+
+
+def test_the_challenge_of_the_ping(faults, fetcher, dest, tmp_path):
+    """A request that is refused without a challenge: /v2/ tells what is wanted. [A1]"""
+    art = faults.artifact({"w": b"x"})
+    path = tmp_path / "c.json"
+    path.write_text(docker_config({faults.host: {"auth": basic("u", "p")}}))
+    faults.auth_basic({"u": "p"})
+    faults.rule(lambda r: r.kind != "ping" and "authorization" not in r.headers, headers={"WWW-Authenticate": None})
+    fetcher.pull(art.ref, dest, "--registry-config", path).ok()
+    assert [r.kind for r in faults.requests].count("ping") == 1
+
+
+@pytest.mark.parametrize("entry", [{"username": "u", "password": ""}, {"username": "", "password": "p"}, {"auth": "dTo="}])
+def test_half_of_a_login_is_not_sent(faults, fetcher, dest, tmp_path, entry):
+    """[A9]"""
+    art = faults.artifact({"w": b"x"})
+    path = tmp_path / "c.json"
+    path.write_text(docker_config({faults.host: entry}))
+    faults.auth_basic({"u": "p"})
+    words = last_words(fetcher.pull(art.ref, dest, "--registry-config", path).exits(20))
+    assert str(path) in words and faults.leaks() == []

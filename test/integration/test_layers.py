@@ -223,7 +223,7 @@ def test_links_that_stay_inside(pull, dest):
     [directory("a"), symlink("a", ".."), entry("a/x", b"1")],
 ], ids=range(12))
 def test_links_that_are_refused(pull, dest, entries):
-    """[L18] [L19] [L20]"""
+    """[L18] [L19] [L20] [O38]"""
     refused(pull(archive(tar(GOOD, *entries, entry("last", b"l")))), 24, dest)
 
 
@@ -267,7 +267,7 @@ def test_hard_links(pull, dest):
     [entry("a", b"data of a hard link", kind=tarfile.LNKTYPE, link="good.bin")],
 ], ids=["up", "absolute", "later", "itself", "symlink", "directory", "empty", "with-data"])
 def test_hard_links_that_are_refused(pull, dest, entries):
-    """[L21]"""
+    """[L21] [O38]"""
     r = pull(archive(tar(GOOD, *entries)))
     assert r.rc in (22, 24), r
     nothing_published(dest)
@@ -276,7 +276,7 @@ def test_hard_links_that_are_refused(pull, dest, entries):
 @pytest.mark.parametrize("kind", [tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE], ids=["char", "block", "fifo"])
 @pytest.mark.parametrize("how", ["artifact", "image"])
 def test_devices_and_fifos(pull, dest, kind, how):
-    """[L21]"""
+    """[L21] [O38]"""
     odd = entry("models/dev", kind=kind, devmajor=1, devminor=3)
     made = archive(tar(GOOD, odd)) if how == "artifact" else image_of(tar(entry("models/a", b"1"), odd))
     refused(pull(made), 24, dest, "models/dev" if how == "artifact" else "dev")
@@ -350,7 +350,7 @@ def test_base_name_and_nested_path(pull, dest):
 
 
 def test_tars_of_gnu_and_python(faults, fetcher, tmp_path, dest):
-    """Padding to 10 KiB, 1 MiB of it, long names and links. [L29]"""
+    """Padding to 10 KiB, 1 MiB of it, long names and links. [L29] [O38]"""
     top = tmp_path / "src"
     long = "/".join(["directory-%02d" % i for i in range(20)])
     for name in ("a.bin", long + "/w.bin", "x" * 150):
@@ -405,7 +405,7 @@ def gnu_sparse(name, pieces, size):
 
 
 def test_sparse_entries(pull, fetcher, dest):
-    """Holes stay holes: 64 MiB with two pages of data. [L29]"""
+    """Holes stay holes: 64 MiB with two pages of data. [L29] [O38]"""
     size = 64 * MIB
     pieces = [(0, weights(1, 4096)), (32 * MIB, weights(2, 4096)), (size, b"")]
     pull(archive(tar(gnu_sparse("w.bin", pieces, size), GOOD))).ok()
@@ -467,7 +467,7 @@ STREAMS = {
 
 @pytest.mark.parametrize("name", STREAMS)
 def test_streams_in_several_pieces(pull, dest, name):
-    """[L30]"""
+    """[L30] [O38]"""
     packing, body = STREAMS[name]
     pull(archive(body, packing)).ok()
     holds(dest, FILES)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the registries in the field do that docker-registry does not, each played by lib/quirks.py: Harbor, GitLab,
-Artifactory, Quay, Nexus, Google, Amazon, Azure, Docker Hub, GitHub; and what they say when they refuse. [A14]"""
+Artifactory, Quay, Nexus, Google, Amazon, Azure, Docker Hub, GitHub; and what they say when they refuse."""
 
 import json
 

@@ -451,7 +451,7 @@ def test_resume_of_one_file_among_finished_ones(registry, push, wire, fetcher, d
 
 
 def test_blob_that_was_complete_but_not_published(faults, fetcher, dest):
-    """Its last record says that all is hashed; the directory of the file could not be made."""
+    """Its last record says that all is hashed; the directory of the file could not be made. [O21]"""
     body = data(78, 8 * MIB)
     art = faults.artifact({"d/w": body})
     go = threading.Event()
