@@ -529,6 +529,24 @@ static void test_harbor(void **state)
 			assert_null(strstr(w.log[i].authorization, "Basic"));
 }
 
+/* What messages say of the credentials in use. */
+static void test_described(void **state)
+{
+	struct buf b = BUF_INIT(500);
+
+	(void)state;
+	config("{\"username\":\"u\",\"password\":\"pw-secret\"}");
+	open_auth();
+	au->describe(au->ctx, &b);
+	assert_string_equal(buf_cstr(&b), "no credentials");
+	good();
+	buf_clear(&b);
+	au->describe(au->ctx, &b);
+	assert_memory_equal(buf_cstr(&b), cfg, strlen(cfg));
+	assert_string_equal(buf_cstr(&b) + strlen(cfg), ", key auths.reg.example");
+	buf_release(&b);
+}
+
 static void test_401_without_challenge(void **state)
 {
 	(void)state;
@@ -916,6 +934,7 @@ int main(void)
 		T(test_token_service_in_trouble),
 		T(test_wider_scope),
 		T(test_harbor),
+		T(test_described),
 		T(test_401_without_challenge),
 		T(test_identity_token),
 		T(test_identity_token_without_post),
