@@ -240,7 +240,7 @@ bool http_status_retryable(long status)
 	return status == 408 || status == 429 || (status >= 500 && status != 501 && status != 505);
 }
 
-/* Some registries say so with 403 or another status; Harbor's spelling has no S. */
+/* Some registries say so with 403 or another status, GitHub in words only; Harbor's spelling has no S. */
 static bool says_too_many(const struct buf *body)
 {
 	static const char *const codes[] = { "TOOMANYREQUESTS", "TOO_MANY_REQUESTS", "TOO_MANY_REQUEST" };
@@ -256,11 +256,15 @@ static bool says_too_many(const struct buf *body)
 		for (size_t i = 0; i < ARRAY_SIZE(codes); i++)
 			found = found || str_caseeq(code, codes[i]);
 	json_release(&doc);
-	return found;
+	return found || find_nocase(body->data, body->data + body->len, "rate limit");
 }
 
-static void set_status_error(long status, const char *what, const char *words, struct err *e)
+static void set_status_error(long status, const char *what, const char *words, bool limited, struct err *e)
 {
+	if (limited) {	/* nothing is wrong with the credentials */
+		err_set(e, CODE_NETWORK, "%s: the server limits how often it may be asked, %ld%s", what, status, words);
+		return;
+	}
 	switch (status) {
 	case 401:
 		err_set(e, CODE_AUTH, "%s: not authorised, 401%s; check the credentials for this registry",
@@ -282,15 +286,12 @@ static void set_status_error(long status, const char *what, const char *words, s
 		err_set(e, CODE_NOT_FOUND, "%s: not found, %ld%s; check repository, tag and digest", what,
 			status, words);
 		break;
-	case 429:
-		err_set(e, CODE_NETWORK, "%s: too many requests, 429%s", what, words);
-		break;
 	default:
 		err_set(e, CODE_NETWORK, "%s: the server answered %ld%s", what, status, words);
 	}
 }
 
-int http_status_error(long status, const char *what, const struct buf *body, struct err *e)
+static int status_error(long status, const char *what, const struct buf *body, bool limited, struct err *e)
 {
 	_cleanup_buf_ struct buf said = BUF_INIT(4096);
 	char words[WORDS_MAX + 16] = "";
@@ -299,12 +300,18 @@ int http_status_error(long status, const char *what, const struct buf *body, str
 	if (said.len)
 		snprintf(words, sizeof(words), " (%.*s%s)", WORDS_MAX, buf_cstr(&said),
 			 said.len > WORDS_MAX ? "..." : "");
-	set_status_error(status, what, words, e);
+	limited = limited || status == 429 || (status >= 400 && status != 401 && says_too_many(body));
+	set_status_error(status, what, words, limited, e);
 	if (!e)
 		return -1;
 	e->http_status = (int)status;
-	e->retryable = http_status_retryable(status) || (status >= 400 && says_too_many(body));
+	e->retryable = http_status_retryable(status) || limited;
 	return -1;
+}
+
+int http_status_error(long status, const char *what, const struct buf *body, struct err *e)
+{
+	return status_error(status, what, body, false, e);
 }
 
 /* "ratelimit-limit: 100;w=21600", as Docker Hub sends them. */
@@ -330,22 +337,19 @@ int http_answer_error(long status, const struct http_response *r, const char *wh
 	_cleanup_buf_ struct buf more = BUF_INIT(512);
 	uint32_t after = http_retry_after_ms(http_response_header(r, "Retry-After", 0), time(NULL));
 
-	http_status_error(status, what, &r->body, e);
+	/* GitHub's secondary limits come as 403: who says when to come back means it */
+	status_error(status, what, &r->body, status == 403 && after, e);
 	if (!e)
 		return -1;
 	e->retry_after_ms = after;
-	/* GitHub's secondary limits come as 403: who says when to come back means it */
-	if (status == 403 && after)
-		e->retryable = true;
 	if (status == 429)
 		add_limits(r, &more);
 	if (credentials && *credentials) {
 		bool none = strncmp(credentials, "no ", 3) == 0;
 		buf_addf(&more, "; %s%s", none ? "" : "credentials: ", credentials);
-		if (status == 403)
-			buf_adds(&more, e->retryable ? "" : none ? "; see: fetcher help auth" :
-						      ", which may not read it");
-		else if (status == 429 && none)
+		if (status == 403 && !e->retryable)
+			buf_adds(&more, none ? "; see: fetcher help auth" : ", which may not read it");
+		else if (e->code == CODE_NETWORK && e->retryable && status < 500 && none)
 			buf_adds(&more, ": who logs in may ask more often; see: fetcher help auth");
 		else if (status == 404 && none)
 			buf_adds(&more, ": some registries say so of what is private");

@@ -223,18 +223,23 @@ static bool refuses_target(const struct part *p)
 
 static enum next_step after_status(struct transfer *t, struct part *p, struct err *e)
 {
+	_cleanup_buf_ struct buf credentials = BUF_INIT(512);
+	const struct http_authority *a = p->at_origin ? part_server(t, p)->authority : NULL;
 	struct item *it = p->it;
 	long s = p->status;
 	char what[512];
 
 	http_redacted(p->url, what, sizeof(what));
-	http_status_error(s, what, &p->resp.body, e);
+	if (a && a->describe)
+		a->describe(a->ctx, &credentials);
+	http_answer_error(s, &p->resp, what, buf_cstr(&credentials), e);
 	if (s == 401 && p->at_origin && part_server(t, p)->authority)
 		return after_challenge(t, p, e) ? NEXT_AGAIN : NEXT_FAIL;
 	if (http_status_retryable(s))
 		return after_overload(t, p, e);
 	if (limits_rate(p)) {
-		rate_error(p, what, e);
+		if (!e->retryable)
+			rate_error(p, what, e);
 		return after_overload(t, p, e);
 	}
 	if (refuses_target(p)) {

@@ -350,8 +350,8 @@ def test_github_secondary_limit_passes(faults, fetcher, dest):
 def test_github_secondary_limit_lasts(faults, fetcher, dest):
     art = faults.artifact(FILES)
     faults.rule("manifest", status=403, retry_after=3, body=b'{"message":"You have exceeded a secondary rate limit."}')
-    words = last_words(fetcher.pull(art.ref, dest, "--retry-timeout", "500ms").exits(20))
-    assert "secondary rate limit" in words and "403" in words
+    words = last_words(fetcher.pull(art.ref, dest, "--retry-timeout", "500ms").exits(30))
+    assert "secondary rate limit" in words and "403" in words and "limits how often" in words
     assert len(faults.requests) <= 4
 
 
@@ -377,6 +377,17 @@ BODIES = {
     "cut-json": (b'{"errors":[{"code":"DEN', []), "list": (b"[1,2]", []), "empty": (b"", []),
     "numbers": (b'{"errors":[1,"x",null,[]]}', []), "errors-object": (b'{"errors":{"code":"X"}}', []),
 }
+
+
+@pytest.mark.parametrize("status, rc, says", [(403, 20, "which may not read it"), (404, 21, ""), (418, 30, "")])
+def test_errors_of_blobs_name_the_credentials(faults, credentials, fetcher, dest, status, rc, says):
+    """[O33]"""
+    art = faults.artifact(FILES)
+    faults.auth_bearer(users={"u": SECRET})
+    faults.rule("blob", status=status, error="DENIED")
+    how = credentials(**{faults.host: ("u", SECRET)})
+    words = last_words(clean(fetcher.pull(art.ref, dest, *how).exits(rc)))
+    assert f"credentials: {how[1]}, key auths.{faults.host}" in words and says in words and faults.repo in words
 
 
 @pytest.mark.parametrize("name", BODIES)

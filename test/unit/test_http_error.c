@@ -121,9 +121,15 @@ static void test_answers(void **state)
 	says("; no credentials; see: fetcher help auth");
 	judge(403, "", NULL, later);
 	assert_true(err.retryable);
+	assert_int_equal(err.code, CODE_NETWORK);
 	assert_int_equal(err.retry_after_ms, 7000);
 	judge(403, "{\"errors\":[{\"code\":\"toomanyrequests\"}]}", NULL, NONE);
 	assert_true(err.retryable);
+	judge(403, "{\"message\":\"You exceeded a secondary rate limit\"}", "no credentials", NONE);
+	assert_true(err.retryable);
+	says("limits how often it may be asked, 403 (You exceeded a secondary rate limit); no credentials: who logs in");
+	judge(401, "rate limit", NULL, NONE);
+	assert_false(err.retryable);
 	judge(404, "", NULL, later);
 	assert_false(err.retryable);
 	judge(429, "", "no credentials", hub);
