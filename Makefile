@@ -212,7 +212,7 @@ TIME ?= 60
 LIBFUZZ := $(HOST)/libfuzzer/fuzz_$(FUZZ)
 fuzz: $(HOST_READY) $(GEN) $(GENERATED) | need-fuzz	## fuzz with clang: FUZZ=x TIME=60; new inputs join the corpus
 	@mkdir -p $(@D) $(HOST)/libfuzzer test/fuzz/corpus/$(FUZZ)
-	@clang -std=gnu11 -D_GNU_SOURCE -O1 -g -fsanitize=fuzzer,address,undefined -iquote . -Ibuild/gen \
+	@clang -std=gnu11 -D_GNU_SOURCE -O1 -g -fsanitize=fuzzer $(SANITIZE) -iquote . -Ibuild/gen \
 		-isystem $(HOST_SYSROOT)/include test/fuzz/fuzz_$(FUZZ).c $(TESTED) $(GENERATED) -o $(LIBFUZZ) \
 		-L$(HOST_SYSROOT)/lib $(LIBS) -lpthread
 	@$(LIBFUZZ) -max_total_time=$(TIME) -artifact_prefix=$(HOST)/libfuzzer/ test/fuzz/corpus/$(FUZZ)

@@ -12,8 +12,7 @@
 #include <zstd_errors.h>
 
 /* What one step brings: the writer's pieces come of it. */
-#define OUT_SIZE ((size_t)MIB)
-_Static_assert(OUT_SIZE % TAR_BLOCK == 0, "pieces are whole blocks");
+size_t unpack_piece_bytes = MIB;	/* whole blocks */
 
 #define MAGIC_MAX 6
 #define STALLED_MAX 8
@@ -28,7 +27,8 @@ struct decoder {
 	size_t later_n;
 	bool in_end;			/* the source has no more */
 	uint64_t in_total, out_total;
-	uint8_t *out;			/* OUT_SIZE bytes of the decoders */
+	uint8_t *out;			/* of the decoders */
+	size_t out_size;		/* whole blocks */
 	uint8_t carry[TAR_BLOCK];	/* none: bytes that do not fill a block yet */
 	size_t n_carry;
 	bool in_stream;			/* inside a frame or member */
@@ -178,7 +178,7 @@ static int zstd_start(struct decoder *d, struct err *e)
 /* Fills out as far as the source goes. */
 static int zstd_step(struct decoder *d, size_t *ret_n, struct err *e)
 {
-	ZSTD_outBuffer out = { d->out, OUT_SIZE, 0 };
+	ZSTD_outBuffer out = { d->out, d->out_size, 0 };
 
 	while (out.pos < out.size) {
 		if (!d->full && fill(d, e))
@@ -338,24 +338,24 @@ static int gzip_step(struct decoder *d, size_t *ret_n, struct err *e)
 {
 	size_t n = 0, k = 0;
 
-	while (n < OUT_SIZE) {
+	while (n < d->out_size) {
 		if (!d->full && fill(d, e))
 			return -1;
 		if (!d->full && d->in_end)
 			break;
 		if (!d->in_stream && gzip_header(d, e))
 			return -1;
-		if (gzip_inflate(d, d->out + n, OUT_SIZE - n, &k, e))
+		if (gzip_inflate(d, d->out + n, d->out_size - n, &k, e))
 			return -1;
 		n += k;
-		d->full = n == OUT_SIZE;
+		d->full = n == d->out_size;
 		if (d->gzip->block_state != ISAL_BLOCK_FINISH)
 			continue;
 		if (gzip_trailer(d, e))
 			return -1;
 		d->full = false;
 	}
-	if (n < OUT_SIZE && (d->in_stream || !d->any))
+	if (n < d->out_size && (d->in_stream || !d->any))
 		return truncated("gzip", e);
 	*ret_n = n;
 	return 0;
@@ -406,7 +406,8 @@ int decoder_open(struct decoder **ret, const struct unpack_source *src, enum lay
 	if (offset == 0 && check_magic(d, e))
 		return -1;
 	if (codec != CODEC_NONE) {
-		d->out = malloc(OUT_SIZE);
+		d->out_size = unpack_piece_bytes;
+		d->out = malloc(d->out_size);
 		if (!d->out)
 			return err_oom(e);
 		rc = codec == CODEC_ZSTD ? zstd_start(d, e) : gzip_start(d, e);

@@ -13,6 +13,8 @@
 #define TAR_BLOCK 512
 /* Test hook: how much lies between two checkpoints. */
 extern uint64_t unpack_checkpoint_bytes;
+/* Test hooks: what one step of a decoder brings, in whole blocks, and what the writer collects before it writes. */
+extern size_t unpack_piece_bytes, unpack_collect_bytes;
 /* Longest excerpt of foreign text in a message. */
 #define UNPACK_SHOWN 200
 

@@ -12,7 +12,7 @@
 #include "json.h"
 
 /* Pieces at least this large are written as they come; smaller ones are collected. */
-#define WRITER_BUF ((size_t)(256 * KIB))
+size_t unpack_collect_bytes = 256 * KIB;
 #define RESERVE_MIN (1 * MIB)
 
 static int fail(const char *what, const char *path, struct err *e)
@@ -185,10 +185,10 @@ static int skip_to(struct writer *w, uint64_t off, struct err *e)
 static ssize_t collect(struct writer *w, const uint8_t *p, size_t n)
 {
 	if (!w->buf)
-		w->buf = malloc(WRITER_BUF);
+		w->buf = malloc(unpack_collect_bytes);
 	if (!w->buf)
 		return -1;
-	n = MIN(n, WRITER_BUF - w->buffered);
+	n = MIN(n, unpack_collect_bytes - w->buffered);
 	memcpy(w->buf + w->buffered, p, n);
 	w->buffered += n;
 	w->pos += n;
@@ -210,7 +210,7 @@ int writer_data(struct writer *w, uint64_t off, const void *data, size_t n, stru
 		return 0;
 	}
 	while (n) {
-		if (w->buffered == 0 && n >= WRITER_BUF) {
+		if (w->buffered == 0 && n >= unpack_collect_bytes) {
 			if (put(w, p, n, w->pos, e))
 				return -1;
 			w->pos += n;
@@ -221,7 +221,7 @@ int writer_data(struct writer *w, uint64_t off, const void *data, size_t n, stru
 			return err_oom(e);
 		p += k;
 		n -= (size_t)k;
-		if (w->buffered == WRITER_BUF && writer_flush(w, e))
+		if (w->buffered == unpack_collect_bytes && writer_flush(w, e))
 			return -1;
 	}
 	return 0;
