@@ -183,12 +183,13 @@ class Failed(Exception):
 
 
 class Run:
-    """What one run cost. Seconds and bytes; rss in bytes; seen as in servers.Seen; foreign: share
+    """What one run cost. Seconds and bytes; rss in bytes; wchar: given to write calls; seen as in servers.Seen; foreign: share
     of the machine that was neither this client's nor the servers'."""
 
     def __init__(self, values, server, seen, busy):
         self.wall = float(values["wall"])
         self.cpu = float(values["user"]) + float(values["sys"])
+        self.wchar = int(values["wchar"])
         self.server = server
         self.seen = seen
         # maxrss is exact unless the launcher itself was larger; then the reading every 20 ms.
@@ -251,7 +252,7 @@ def measure(peer, job):
 
 def check(peer, job, deep):
     """Raises unless every file stands in dest with its size, and (deep) its digest."""
-    sizes = {digest.split(":")[1]: size for _, digest, size in job.artifact.items}
+    sizes = job.artifact.sizes
     for name, sha in peer.names(job).items():
         path = job.dest / name
         if not path.is_file() or path.stat().st_size != sizes[sha]:

@@ -203,6 +203,8 @@ def programs(fetcher):
         "fetcher": first_line([*fetcher, "version"]) if fetcher else "missing",
         "oras": first_line([part("oras"), "version"], number),
         "skopeo": first_line([part("skopeo"), "--version"], number),
+        "umoci": first_line([part("umoci"), "--version"], number),
+        "zstd": first_line([part("zstd"), "--version"], number),
         "aria2": first_line([part("aria2c"), "--version"], number),
         "curl": first_line(["curl", "--version"], number),
         "openssl": first_line([part("openssl"), "version"], number),

@@ -7,6 +7,7 @@ Scenarios:
   B  one 2 GiB blob, HTTP                F  a second pull, nothing changed
   C  2 x 1 GiB, TLS 1.3 AES-128-GCM      G  memory with 16 TLS connections
   D  one 1 GiB blob, 32 MiB/s per connection
+  L  2 x 512 MiB in layers of an image, as tar, tar+zstd and tar+gzip
   W  the sidecar: swaps under a reader, and idle
 
 It needs build/parts (test/parts.sh; test/parts.sh bench), curl, and strace for the column of system
@@ -25,6 +26,7 @@ import subprocess
 import sys
 import time
 
+import layers
 import peers as clients
 import report
 import watch
@@ -37,11 +39,12 @@ OUT = TOP / "build" / "bench"
 LANES = 16
 SLACK = GIB
 TAGS = {"A": ["two"], "B": ["large"], "C": ["two"], "D": ["one"], "E": ["many"], "F": ["two"],
-        "G": ["one", "giant"], "W": []}
+        "G": ["one", "giant"], "L": [], "W": []}
 TITLES = {"A": "2 x 1 GiB over HTTP", "B": "one 2 GiB blob over HTTP",
           "C": "2 x 1 GiB over TLS 1.3, AES-128-GCM",
           "D": "one 1 GiB blob, 32 MiB/s per connection", "E": "2,000 files of 16 KiB over HTTP",
           "F": "second pull of 2 x 1 GiB, nothing changed", "G": "memory, 16 TLS connections",
+          "L": "2 x 512 MiB of bf16 weights in layers of a container image",
           "W": "the sidecar: swaps under a reader, and idle"}
 
 
@@ -91,10 +94,11 @@ class Bench:
         return Job(stage, artifact, self.folder / name, self.scratch, **more)
 
     def once(self, peer, result, job, number, deep):
-        """One measured run and its check; the destination is the caller's to remove."""
+        """One measured run and its check (deep None: none); the destination is the caller's to remove."""
         try:
             run = measure(peer, job)
-            check(peer, job, deep)
+            if deep is not None:
+                check(peer, job, deep)
         except Failed as e:
             result.failure = str(e)
             say(f"  round {number}: {peer.name} failed: {e}")
@@ -213,6 +217,13 @@ class Bench:
         self.raw["G"] = {f"{name} {gib} GiB": result.as_dict()
                          for gib, results in by_size.items() for name, result in results.items()}
         return [*report.memory_table(by_size), "", *map(str, memory_targets(by_size))]
+
+    def run_l(self):
+        needs = 10 * self.options.layer_mib * MIB + SLACK
+        if memory_left(self.folder) < needs:
+            raise Failed(f"{needs / GIB:.0f} GiB of memory are needed in {self.folder}")
+        lines, self.raw["L"] = layers.run(self, say)
+        return [*lines, "", layers.NOTE]
 
     def run_w(self):
         if memory_left(self.folder) < SLACK:
@@ -339,6 +350,8 @@ def parse(argv):
                         help="nginx with one suite, or docker-registry's own TLS")
     parser.add_argument("--full", dest="giant", action="store_const", const=8, default=4,
                         help="G with 8 GiB, not 4")
+    parser.add_argument("--layer-mib", type=int, default=512, metavar="N",
+                        help="L with files of N MiB, to see whether it works")
     parser.add_argument("--no-strace", dest="strace", action="store_false",
                         help="no column of system calls")
     parser.add_argument("--wait-quiet", type=int, default=0, metavar="SECONDS",

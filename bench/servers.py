@@ -80,6 +80,7 @@ class Artifact:
         self.items = items
         self.digest = digest
         self.size = sum(size for _, _, size in items)
+        self.sizes = {digest.split(":")[1]: size for _, digest, size in items}  # of files that land
 
 
 class Stage:
@@ -210,6 +211,11 @@ class Backends:
                      for title, layer in zip(contents, layers)]
             self._artifacts[tag] = Artifact(tag, items, pushed.digest)
         return self._artifacts[tag]
+
+    def adopt(self, artifact):
+        """One that somebody else has pushed; returned."""
+        self._artifacts[artifact.tag] = artifact
+        return artifact
 
     def keep_only(self, tags):
         """Frees the memory of blobs that only other tags use."""

@@ -8,7 +8,8 @@ script's own size, so VmHWM of the whole tree is read every 20 ms besides.
 
 RESULT gets "name value" lines: status (exit, or -signal; "timeout"), wall, user, sys (seconds, of
 the command and of all descendants it waited for), maxrss, hwm (KiB; hwm is the sum over the
-processes), own (KiB, the least that maxrss can show).
+processes), own (KiB, the least that maxrss can show), wchar (bytes given to write calls, by the
+command and its descendants; -1 where the kernel does not count them).
 """
 
 import os
@@ -45,6 +46,16 @@ def note_peaks(pid, peaks):
         note_peaks(child, peaks)
 
 
+def written(pid):
+    """Of a child that has ended and was not yet waited for."""
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    try:
+        with open(f"/proc/{pid}/io") as f:
+            return next(line.split()[1] for line in f if line.startswith("wchar:"))
+    except OSError:
+        return "-1"
+
+
 def main():
     result, seconds, out, err = sys.argv[1:5]
     argv = sys.argv[5:]
@@ -68,6 +79,7 @@ def main():
             late = True
             os.killpg(pid, signal.SIGKILL)
     wall = time.monotonic() - start
+    wchar = written(pid)
     _, status, used = os.wait4(pid, 0)
     own = {}
     note_peaks(os.getpid(), own)
@@ -75,7 +87,7 @@ def main():
         f.write(f"status {'timeout' if late else os.waitstatus_to_exitcode(status)}\n"
                 f"wall {wall}\nuser {used.ru_utime}\nsys {used.ru_stime}\n"
                 f"maxrss {used.ru_maxrss}\nhwm {sum(peaks.values())}\n"
-                f"own {own.get(os.getpid(), 0)}\n")
+                f"own {own.get(os.getpid(), 0)}\nwchar {wchar}\n")
 
 
 main()

@@ -30,6 +30,8 @@ test skopeo skopeo usr/bin/skopeo --version
 test htpasswd apache2-utils usr/bin/htpasswd -nbB -C 4 user word
 test openssl openssl usr/bin/openssl version
 bench aria2c aria2 usr/bin/aria2c --version
+bench umoci umoci usr/bin/umoci --version
+bench zstd zstd usr/bin/zstd --version
 '
 
 say() { echo "parts: $*"; }
