@@ -10,6 +10,7 @@
 #define MIN_SPLIT (2 * MIB)
 #define SPLIT_ETA_MS 500	/* a range that needs longer is shared with an idle connection; what is in flight then is lost */
 #define HEDGE_IDLE_MS 2000	/* a range without progress for so long is asked for twice */
+#define JUDGED_BYTES (256 * KIB)	/* before that or HEDGE_IDLE_MS nothing is said about a range's speed */
 #define HANGS_MS (60 * 1000)	/* what would need longer counts as not moving */
 
 /* Lock held. How far ahead of the hash a file's ranges may be asked for: bounds what is read back from the page cache. */
@@ -63,7 +64,8 @@ static uint64_t range_length(const struct transfer *t)
 
 /*
  * Lock held. How much of the gap to ask for now; 0 = it is too far ahead. A stream's ranges lie inside its window, several of them:
- * only the first one's bytes can be consumed, and the others must have somewhere to go meanwhile.
+ * only the first one's bytes can be consumed, and the others must have somewhere to go meanwhile. Where the consumer is what is
+ * slow, the window would fill with many small ones.
  */
 static uint64_t length_of_next(const struct transfer *t, const struct item *it, const struct span *gap)
 {
@@ -71,10 +73,14 @@ static uint64_t length_of_next(const struct transfer *t, const struct item *it, 
 
 	if (!it->stream)
 		return gap->start > blob_frontier(it->blob) + read_back_window(t) ? 0 : len;
-	uint64_t most = MAX(it->window / 4 & ~(uint64_t)0xffff, MIB);
-	len = MIN(len, most);
+	uint64_t most = MAX(it->window / 4 & ~(uint64_t)0xffff, MIB), limit = window_limit(stream_window(it->stream));
 	/* whole ranges: a short one whenever a little room appeared would be many */
-	return gap->start + len > window_limit(stream_window(it->stream)) ? 0 : len;
+	if (gap->start + MIN(len, most) > limit)
+		return 0;
+	if (t->o->range_size || it->n_parts || limit - gap->start > it->window / 2)
+		return MIN(len, most);
+	/* nobody fetches, and half of the window waits for the consumer: one connection, paused now and then, brings more than it takes */
+	return MIN(gap->end - gap->start, MAX_RANGE);
 }
 
 /*
@@ -278,13 +284,23 @@ static uint64_t eta_ms(const struct part *v, uint64_t now)
 		return 0;
 	if (got == 0 || ran == 0)
 		return ran > HEDGE_IDLE_MS ? UINT64_MAX : 0;
+	/* what comes with the headers took as long as they did: a range on its first packet would look like one that crawls */
+	if (got < JUDGED_BYTES && ran <= HEDGE_IDLE_MS)
+		return 0;
 	return (end - pos) * ran / got;
+}
+
+/* Lock held. Does its range reach beyond the window? */
+static bool is_long(const struct part *v)
+{
+	return v->it->stream && atomic_load(&v->end) > window_limit(stream_window(v->it->stream));
 }
 
 static bool can_share(const struct part *v)
 {
 	return v->it && v->ranged && !v->twin && !atomic_load(&v->cancel) && v->server == v->it->server &&
-	       v->it->state == ITEM_ACTIVE && v->it->mode == MODE_RANGES;
+	       v->it->state == ITEM_ACTIVE && v->it->mode == MODE_RANGES &&
+	       !(is_long(v) && item_consuming(v->it)); /* then nobody waits for it */
 }
 
 /*
@@ -322,6 +338,23 @@ static struct part *slowest(struct transfer *t, uint64_t now, uint64_t *ret_eta)
 }
 
 /*
+ * Lock held. The consumer waits for a range beyond its window: it ends inside, as the others do, and what is behind it is there to be
+ * asked for.
+ */
+static bool cut_back(struct transfer *t, struct part *p, struct part *v)
+{
+	uint64_t cut = atomic_load(&v->pos) + v->it->window / 4, end = atomic_load(&v->end);
+	struct span s;
+	bool ranged;
+
+	cut = (cut + 0xffff) & ~(uint64_t)0xffff;
+	if (cut >= end || spans_remove(&v->it->taken, cut, end))
+		return false;
+	atomic_store(&v->end, cut);
+	return next_span(t, v->it, &s, &ranged) && assign(t, p, v->it, &s, ranged);
+}
+
+/*
  * Lock held. Nothing is left to ask for: take the second half of the range that will be last, or, when it
  * hardly moves, ask for all of its rest again; the first complete answer wins.
  */
@@ -336,6 +369,8 @@ static bool share_tail(struct transfer *t, struct part *p, uint64_t now)
 		return false;
 	uint64_t pos = atomic_load(&v->pos), end = atomic_load(&v->end);
 	bool moves = eta < HANGS_MS;
+	if (is_long(v))
+		return cut_back(t, p, v);
 	if (moves && end - pos >= 2 * MIN_SPLIT) {
 		uint64_t mid = (pos + (end - pos) / 2 + 0xffff) & ~(uint64_t)0xffff;
 		atomic_store(&v->end, mid);

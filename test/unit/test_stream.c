@@ -259,6 +259,74 @@ static void hedged_where_the_window_ends(void **state)
 	assert_int_equal(atomic_load(&run.stats.retries), 0); /* no stall was waited for */
 }
 
+/* --- a consumer that is slower than the line --- */
+
+#define HUGE (40 * MIB)	/* too large for a single plain request */
+
+static uint64_t slow_until;
+static atomic_uint beyond_window, inside_window;	/* requests for more than the window holds, and for less after these */
+
+static void takes_its_time(struct sink *s)
+{
+	sys_sleep_ms(50);
+	if (atomic_load(&s->read) < slow_until)
+		s->slow = takes_its_time;
+}
+
+static void count_long(struct answer *a)
+{
+	if (a->end - a->start > WINDOW)
+		atomic_fetch_add(&beyond_window, 1);
+	else if (atomic_load(&beyond_window))
+		atomic_fetch_add(&inside_window, 1);
+}
+
+/* The first request beyond the window: it stops in the middle. */
+static void hangs_when_long(struct answer *a)
+{
+	count_long(a);
+	if (a->end - a->start <= WINDOW || atomic_load(&beyond_window) > 1)
+		return;
+	a->cut_at = WINDOW;
+	a->hang = true;
+}
+
+static void go_slowly(uint64_t until, void (*behave)(struct answer *))
+{
+	uint8_t *huge = malloc(HUGE);
+
+	assert_non_null(huge);
+	for (size_t at = 0; at < HUGE; at += MIB)
+		memcpy(huge + at, data + at % (8 * MIB), MIB);
+	struct sink *s = add(huge, HUGE);
+	run.o.range_size = 0;
+	s->slow = takes_its_time;
+	slow_until = until;
+	atomic_store(&beyond_window, 0);
+	atomic_store(&inside_window, 0);
+	go_well(behave);
+	free(huge);
+}
+
+/* One connection, which waits for the consumer, and not a request for each MiB. */
+static void few_requests_for_a_slow_consumer(void **state)
+{
+	(void)state;
+	go_slowly(HUGE, count_long);
+	assert_true(atomic_load(&beyond_window) >= 1);
+	assert_true(server.n_requests < HUGE / MIB / 2);
+}
+
+/* Then the consumer waits for that connection: others are asked for what is behind its next bytes. */
+static void a_long_range_is_cut_back(void **state)
+{
+	(void)state;
+	go_slowly(8 * MIB, hangs_when_long);
+	assert_true(atomic_load(&beyond_window) >= 1);
+	assert_true(atomic_load(&inside_window) >= 1);
+	assert_int_equal(atomic_load(&run.stats.retries), 0); /* no stall was waited for */
+}
+
 static void redirected(void **state)
 {
 	struct sink *s = add(data, BIG);
@@ -670,7 +738,8 @@ int main(void)
 		TEST(ranges_in_parallel), TEST(default_options), TEST(callbacks_are_optional),
 		TEST(window_bounds_ranges), TEST(whole_body_waits), TEST(slow_after_trouble), TEST(ranges_forgotten),
 		TEST(bodies_end_early), TEST(connections_reset), TEST(whole_bodies_end_early),
-		TEST(wrong_length), TEST(hedged), TEST(hedged_where_the_window_ends), TEST(redirected), TEST(refused_for_now), TEST(sizes),
+		TEST(wrong_length), TEST(hedged), TEST(hedged_where_the_window_ends), TEST(few_requests_for_a_slow_consumer),
+		TEST(a_long_range_is_cut_back), TEST(redirected), TEST(refused_for_now), TEST(sizes),
 		TEST(sha512), TEST(beside_files), TEST(little_memory), TEST(no_more_than_lanes),
 		TEST(one_connection), TEST(many),
 		TEST(wrong_once), TEST(wrong_twice), TEST(judged_by_wrong_bytes),
