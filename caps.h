@@ -41,6 +41,7 @@
 /* Archives */
 #define LIMIT_ENTRIES ((uint64_t)1 << 22)	/* headers read of one archive, also of entries that are left out */
 #define LIMIT_TREE_FILES ((uint64_t)1 << 18)	/* what one archive may bring; each costs some 250 bytes of memory */
+#define LIMIT_LEFT_OUT ((size_t)1 << 16)	/* entries that globs leave out of an image's layer and that still hide directories of lower ones */
 #define LIMIT_TREE_NODES ((uint64_t)1 << 20)	/* distinct names on the way to them */
 #define LIMIT_TREE_NAMES (64 * MIB)	/* bytes of all their names */
 #define LIMIT_EXPANSION 1100		/* bytes that come out per byte of the layer; deflate cannot do more than 1032 */

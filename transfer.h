@@ -23,7 +23,8 @@ struct transfer_stream {
 	 * Reads the layer in order through src and makes of it what it likes, on a thread of its own, from when the item becomes active.
 	 * 0 = done; what it did not read is fetched and hashed all the same. -1 = failed (*e).
 	 *   CODE_INTEGRITY, CODE_UNSAFE, CODE_UNSUPPORTED are judgements about the bytes: the rest is fetched and hashed before
-	 *   they count, and where the digest is wrong it was the bytes' fault: `again`, and run once more. Any other code ends the transfer at once.
+	 *   they count, and where the digest is wrong it was the bytes' fault: `again`, and run once more. Any other code ends the transfer at once,
+	 *   and so does 1 = failed (*e), whatever the digest says.
 	 * When src->read says -1 the transfer is over: return soon, transfer_run waits for it. What run returns then is ignored.
 	 */
 	int (*run)(void *arg, const struct unpack_source *src, struct err *e);

@@ -110,12 +110,13 @@ static void consume(struct stream *s)
 	const void *p;
 	size_t n;
 
-	s->failed = s->in->run(s->in->arg, &s->source, &e) != 0;
+	int rc = s->in->run(s->in->arg, &s->source, &e);
+	s->failed = rc != 0;
 	if (s->failed) {
 		if (!e.code)
 			err_set(&e, CODE_INTERNAL, "the consumer failed without an error");
 		s->err = e;
-		if (!is_about_bytes(e.code))
+		if (rc > 0 || !is_about_bytes(e.code))
 			return;
 	}
 	/* the digest is over all of it, and says whether what run did not like is what was sent */

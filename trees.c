@@ -220,9 +220,10 @@ static int on_run(void *arg, const struct unpack_source *src, struct err *e)
 	j->src = src;
 	j->skip = j->resuming ? j->resume.offset - j->hashed_at : 0;
 	j->journal_at = j->resuming ? j->resume.offset : 0;
-	if (unpack_run(&rest, &o, &j->result, e))
-		return err_wrap(e, "layer %zu", j->t->layer + 1);
-	return 0;
+	int rc = unpack_run(&rest, &o, &j->result, e);
+	if (rc)
+		err_wrap(e, "layer %zu", j->t->layer + 1);
+	return rc;
 }
 
 /* --- the whole --- */

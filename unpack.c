@@ -290,14 +290,15 @@ static void run_release(struct run *r)
 static int run_all(struct run *r, struct unpack_result *ret, struct err *e)
 {
 	struct unpack_result out = { 0 };
+	int rc;
 
 	if (find_single(r, e) || prepare_inner(r, e))
 		return -1;
 	r->checkpoints = r->o->checkpoint && r->t->codec == CODEC_NONE && !r->hash_inner;
 	if (r->o->resume && resume(r, e))
 		return -1;
-	if (!r->dec && decoder_open(&r->dec, r->src, r->t->codec, 0, e))
-		return -1;
+	if (!r->dec && (rc = decoder_open(&r->dec, r->src, r->t->codec, 0, e)))
+		return rc;
 	r->handed = r->base;
 	if (read_tar(r, e) || finish_inner(r, &out.inner, e) || place_single(r, e))
 		return -1;

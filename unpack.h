@@ -54,7 +54,10 @@ struct unpack_result {
 };
 void unpack_result_release(struct unpack_result *r);
 
-/* Runs to the end of the source. On failure what was written stays in dirfd; the caller empties it. One thread; several runs at once are fine. */
+/*
+ * Runs to the end of the source. On failure what was written stays in dirfd; the caller empties it. One thread; several runs at once are fine.
+ * 1 = failed (*e), and whatever the rest of the layer is will not change it: its first bytes are those of another format.
+ */
 int unpack_run(const struct unpack_source *src, const struct unpack_options *o, struct unpack_result *ret, struct err *e);
 
 #endif

@@ -115,7 +115,7 @@ static int gather_head(struct decoder *d, struct err *e)
 	return 0;
 }
 
-/* The suffix of the media type is confirmed by the first bytes. */
+/* The suffix of the media type is confirmed by the first bytes. 1 = they are those of another format: no damage makes these. */
 static int check_magic(struct decoder *d, struct err *e)
 {
 	static const char *const names[] = {
@@ -129,10 +129,11 @@ static int check_magic(struct decoder *d, struct err *e)
 	if (d->in_n == 0 || (d->codec == CODEC_NONE && !found) ||
 	    (found && strcmp(found, expected) == 0))
 		return 0;
-	if (found)
-		return err_set(e, CODE_UNSUPPORTED,
-			       "the layer is %s by its media type, but %s by its first bytes",
-			       expected, found);
+	if (found) {
+		err_set(e, CODE_UNSUPPORTED, "the layer is %s by its media type, but %s by its first bytes",
+			expected, found);
+		return 1;
+	}
 	return err_set(e, CODE_UNSUPPORTED,
 		       "the layer is %s by its media type, but its first bytes "
 		       "(%02x%02x...) are those of something else",
@@ -403,8 +404,8 @@ int decoder_open(struct decoder **ret, const struct unpack_source *src, enum lay
 	d->src = *src;
 	d->codec = codec;
 	d->in_total = offset;
-	if (offset == 0 && check_magic(d, e))
-		return -1;
+	if (offset == 0 && (rc = check_magic(d, e)))
+		return rc;
 	if (codec != CODEC_NONE) {
 		d->out_size = unpack_piece_bytes;
 		d->out = malloc(d->out_size);

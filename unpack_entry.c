@@ -342,7 +342,10 @@ static int take_kind(struct run *r, struct archive_entry *en, const char *path, 
 	}
 }
 
-/* Left out by globs. In an image it still ends what earlier entries put there. */
+/*
+ * Left out by globs. In an image it still ends what earlier entries put there, and what lower layers have below its name: that can only be
+ * a directory, as the globs leave out a file of the name there, too.
+ */
 static int leave_out(struct run *r, struct archive_entry *en, const char *path, struct err *e)
 {
 	enum list_is is;
@@ -351,9 +354,12 @@ static int leave_out(struct run *r, struct archive_entry *en, const char *path, 
 	r->p.skipped++;
 	if (!r->t->image || (archive_entry_filetype(en) == AE_IFDIR && !archive_entry_hardlink(en)))
 		return 0;
-	if (unpack_list_look(&r->list, path, &is, &other, e))
+	if (unpack_list_look(&r->list, path, &is, &other, e) || make_way(r, path, is, e))
 		return -1;
-	return make_way(r, path, is, e);
+	if (r->list.n_whiteouts >= LIMIT_LEFT_OUT)
+		return 0;
+	char *copy = strdup(path);
+	return copy ? unpack_list_whiteout(&r->list, copy, e) : err_oom(e);
 }
 
 int run_take_entry(struct run *r, struct archive_entry *en, struct err *e)

@@ -24,7 +24,7 @@ int unpack_unsafe(const char *name, const char *why, struct err *e);
 /* --- unpack_decode.c: the tar, whatever it was wrapped in --- */
 
 struct decoder;
-/* offset: of the layer's first byte that the source will give (CODEC_NONE only). */
+/* offset: of the layer's first byte that the source will give (CODEC_NONE only). 1 = failed, see unpack_run. */
 int decoder_open(struct decoder **ret, const struct unpack_source *src, enum layout_codec codec,
 		 uint64_t offset, struct err *e);
 void decoder_free(struct decoder *d);

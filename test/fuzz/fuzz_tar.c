@@ -219,11 +219,15 @@ static void check_file(const struct layout_tree *t, const struct layout_file *f)
 	}
 }
 
-static void unpack(const struct layout_tree *t, const uint8_t *p, size_t n, size_t block)
+static void unpack(const struct layout_tree *t, bool filtered, const uint8_t *p, size_t n, size_t block)
 {
 	struct source s = { p, n, block };
 	struct unpack_source src = { read_some, &s };
-	struct unpack_options o = { .tree = t, .dirfd = place.tree, .max_bytes = 4 * MIB };
+	static const char *const globs[] = { "*b*", "d/*", NULL };
+	const struct layout_options filter = { .exclude = globs };
+	struct unpack_options o = {
+		.tree = t, .dirfd = place.tree, .max_bytes = 4 * MIB, .globs = filtered ? &filter : NULL,
+	};
 	struct unpack_result r = { 0 };
 	struct err e = { 0 };
 
@@ -256,6 +260,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	t.prefix = (char *)(data[0] & 4 ? "in/side/" : "");
 	t.single = (char *)(data[0] & 8 ? "w/x" : NULL);
 	size_t block = blocks[data[1] & 7];
+	bool filtered = data[0] & 0x80;
 	unpack_piece_bytes = pieces[data[1] >> 3 & 3];
 	unpack_collect_bytes = collects[data[1] >> 5 & 3];
 	/* Exactly as large as it is: one byte too far is an error that ASan sees. */
@@ -267,16 +272,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (way == 6 || way == 7) {
 		t.codec = way == 6 ? CODEC_GZIP : CODEC_ZSTD;
 		cap_windows(copy, n);
-		unpack(&t, copy, n, block);
+		unpack(&t, filtered, copy, n, block);
 		return 0;
 	}
 	fix_sums(copy, n);
 	if (way == 1 || way == 3) {
 		t.codec = way == 1 ? CODEC_GZIP : CODEC_ZSTD;
 		wrap(&wrapped, t.codec, copy, n);
-		unpack(&t, (const uint8_t *)wrapped.data, wrapped.len, block);
+		unpack(&t, filtered, (const uint8_t *)wrapped.data, wrapped.len, block);
 		return 0;
 	}
-	unpack(&t, copy, n, block);
+	unpack(&t, filtered, copy, n, block);
 	return 0;
 }

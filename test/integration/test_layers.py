@@ -526,6 +526,13 @@ def test_no_such_archive(pull, dest, packing, body, word):
     refused(pull(archive(body, packing)), 25, dest, word)
 
 
+def test_another_format_is_not_fetched_to_its_end(pull, faults, dest):
+    """The first bytes say it, and no damage makes those. [L31]"""
+    body = b"\xfd7zXZ\0" + bytes(64 << 20)
+    refused(pull(archive(body, "tar+zstd")), 25, dest, "xz")
+    assert faults.sent("blob") < len(body) / 2
+
+
 @pytest.mark.parametrize("body", [b"x", b"\0" * 511, RAW[:100], b"X" + RAW[1:]],
                          ids=["one-byte", "511-zeros", "cut-in-header", "first-checksum"])
 def test_hardly_an_archive(pull, dest, body):
@@ -715,6 +722,14 @@ def test_whiteouts(pull, dest, second, lands):
     """Across layers, in any order within one. [L47]"""
     pull(image_of(BASE, tar(*second))).ok()
     holds(dest, lands)
+
+
+def test_a_file_left_out_hides_a_lower_directory(pull, dest):
+    """It stands over the directory in the image, so nothing of that is there; directories meet. [L47]"""
+    pull(image_of(BASE, tar(entry("models/d", b"now a file"))), "--exclude", "d").ok()
+    holds(dest, {"a": b"a1", "b": b"b1"})
+    pull(image_of(BASE, tar(directory("models/d"), entry("models/c", b"c"))), "--exclude", "d").ok()
+    holds(dest, {"a": b"a1", "b": b"b1", "c": b"c", "d/x": b"x1", "d/y": b"y1"})
 
 
 def test_a_whiteout_in_an_artifact_is_a_file(pull, dest):

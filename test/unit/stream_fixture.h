@@ -267,6 +267,7 @@ struct sink {
 	uint64_t end_at;		/* returns 0 after so many bytes; 0 = reads all */
 	uint64_t fail_at;		/* fails after so many, with fail_code; 0 = never */
 	enum code fail_code;
+	bool fail_certain;		/* run says 1, not -1 */
 	unsigned fail_runs;		/* only the first so many runs; 0 = each */
 	uint64_t slow_at;		/* when so many came: */
 	void (*slow)(struct sink *s);	/* called once */
@@ -345,7 +346,7 @@ static inline int sink_run(void *arg, const struct unpack_source *src, struct er
 	if (s->last_read)
 		s->stop = *e;
 	atomic_fetch_sub(&sinks_running, 1);
-	return rc;
+	return rc && s->fail_certain ? 1 : rc;
 }
 
 #define BIG (9 * MIB + 12345)	/* more than two of the smallest windows */

@@ -488,6 +488,20 @@ static void judged_by_right_bytes(void **state)
 	}
 }
 
+/* What it says holds whatever the digest: the rest is not waited for. */
+static void judged_by_first_bytes(void **state)
+{
+	struct sink *s = add(data, BIG);
+
+	(void)state;
+	s->fail_at = 100;
+	s->fail_code = CODE_UNSUPPORTED;
+	s->fail_certain = true;
+	go_wrong(NULL, CODE_UNSUPPORTED);
+	assert_int_equal(s->runs, 1);
+	assert_true(atomic_load(&run.stats.done) < BIG);
+}
+
 static void consumer_fails(void **state)
 {
 	struct sink *s = add(data, BIG);
@@ -743,7 +757,7 @@ int main(void)
 		TEST(sha512), TEST(beside_files), TEST(little_memory), TEST(no_more_than_lanes),
 		TEST(one_connection), TEST(many),
 		TEST(wrong_once), TEST(wrong_twice), TEST(judged_by_wrong_bytes),
-		TEST(judged_by_right_bytes), TEST(consumer_fails), TEST(consumer_has_enough),
+		TEST(judged_by_right_bytes), TEST(judged_by_first_bytes), TEST(consumer_fails), TEST(consumer_has_enough),
 		TEST(consumer_has_enough_of_wrong_bytes),
 		TEST(stop_while_consumer_waits), TEST(stop_while_paused), TEST(deadline),
 		TEST(failure_elsewhere), TEST(keeps_failing),

@@ -239,6 +239,16 @@ static void test_later_wins(void **state)
 	assert_int_equal(result.n_files, 1);
 	is_text("e/x", "1");
 	assert_false(on_disk("d"));
+	/* in lower layers as well; a directory hides nothing */
+	assert_int_equal(result.n_whiteouts, 1);
+	assert_string_equal(result.whiteouts[0], "d");
+	tree_again();
+	tar_start();
+	tar_entry("d", '5', NULL);
+	tar_file("f", "1");
+	tar_end();
+	must_run();
+	assert_int_equal(result.n_whiteouts, 0);
 }
 
 static void test_replaced_often(void **state)
