@@ -31,6 +31,12 @@
 #define LIMIT_PATH_DEPTH 64
 #define LIMIT_CONFIG_FILE (1 * MIB)	/* docker config.json and friends */
 #define LIMIT_SECRET_FILE (64 * KIB)
+#define LIMIT_HOSTS_FILE (256 * KIB)	/* hosts.toml */
+#define LIMIT_TOML_NODES 4096
+#define LIMIT_TOML_DEPTH 16		/* of a header, and again of a value below it */
+#define LIMIT_MIRRORS 16		/* hosts before the registry */
+#define LIMIT_MIRROR_FILES 16		/* CA files of one host */
+#define LIMIT_MIRROR_HEADERS 32		/* extra headers of one host */
 #define LIMIT_REF_FILE (64 * KIB)	/* watch --ref-file: one reference */
 #define LIMIT_META (32 * MIB)		/* .fetcher/meta/X.json */
 #define LIMIT_MARKER (64 * KIB)

@@ -314,7 +314,6 @@ static int run_verify(const struct config *cfg, const atomic_int *stop, struct e
 /* --- resolve, ls --- */
 
 struct remote {
-	struct http *http;
 	struct oci_repo *repo;
 	struct ref ref;
 };
@@ -322,7 +321,6 @@ struct remote {
 static void remote_close(struct remote *r)
 {
 	oci_repo_free(r->repo);
-	http_free(r->http);
 }
 #define _cleanup_remote_ __attribute__((cleanup(remote_close)))
 
@@ -333,7 +331,7 @@ static int run_resolve(const struct config *cfg, const atomic_int *stop, struct 
 	char text[DIGEST_STR_MAX];
 	struct digest d;
 
-	if (pull_open_repo(cfg, cfg->ref, stop, &r.http, &r.repo, &r.ref, e) < 0 ||
+	if (pull_open_repo(cfg, cfg->ref, stop, &r.repo, &r.ref, e) < 0 ||
 	    oci_resolve_digest(r.repo, &d, e) < 0)
 		return -1;
 	digest_format(&d, ':', text);
@@ -462,7 +460,7 @@ static int run_ls(const struct config *cfg, const atomic_int *stop, struct err *
 
 	if (cfg->platform && oci_platform_parse(cfg->platform, &platform, e) < 0)
 		return -1;
-	rc = pull_open_repo(cfg, cfg->ref, stop, &r.http, &r.repo, &r.ref, e);
+	rc = pull_open_repo(cfg, cfg->ref, stop, &r.repo, &r.ref, e);
 	if (rc == 0)
 		rc = oci_resolve(r.repo, NULL, cfg->platform ? &platform : NULL, &a, e);
 	if (rc == 0) {

@@ -762,6 +762,7 @@ int config_parse(int argc, char **argv, char **environ_, struct config *ret, str
 void config_release(struct config *c)
 {
 	list_clear(&c->registry_config);
+	list_clear(&c->mirror);
 	list_clear(&c->include);
 	list_clear(&c->exclude);
 	list_clear(&c->type);

@@ -67,6 +67,11 @@ struct config {
 	const char *username, *password_file, *token_file;
 	struct config_list registry_config;
 
+	/* mirrors */
+	struct config_list mirror;
+	const char *hosts_dir;
+	uint64_t mirror_timeout_ms;
+
 	/* what is taken */
 	const char *platform;
 	struct config_list include, exclude, type;

@@ -52,7 +52,7 @@ int http_new(struct http **ret, const struct http_options *o, struct err *e)
 		return err_set(e, CODE_INTERNAL, "libcurl could not start");
 	}
 	if (!o->plain &&
-	    (tls_new(&h->tls, o->ca_file, o->insecure, e) ||
+	    (tls_new(&h->tls, o->ca_file, o->extra_ca_files, o->insecure, e) ||
 	     (o->cert_file && tls_client_certificate(h->tls, o->cert_file, o->key_file,
 						     o->cert_origin ? o->cert_origin : "", e)))) {
 		http_free(h);

@@ -20,6 +20,7 @@ struct http;
 
 struct http_options {
 	const char *ca_file;		/* PEM; replaces every other CA source; NULL = search (design D5.1) */
+	const char *const *extra_ca_files; /* PEM; added to the source, whichever it is; NULL-terminated; NULL = none */
 	const char *cert_file, *key_file; /* client certificate: both or none */
 	const char *cert_origin;	/* the only scheme://host:port it is shown to */
 	bool insecure;			/* no verification of the peer */

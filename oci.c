@@ -1,97 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The flow of requests from a reference to one manifest; documents are read in manifest.c. */
-#include "oci.h"
-
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
-struct oci_repo {
-	struct ref ref;
-	struct oci_repo_options options; /* auth borrows it */
-	struct http *http;
-	struct auth *auth;
-	char base[REF_HOST_MAX + 16];	/* "https://host[:port]" */
-	char origin[512];
-	struct blob_server registry;
-	struct blob_server *servers[1];
-};
-
-/* All four at once: a registry that lacks one type answers with what it has. */
-static const char *const manifest_headers[] = {
-	"Accept: " OCI_TYPE_MANIFEST ", " OCI_TYPE_INDEX ", " DOCKER_TYPE_MANIFEST
-	", " DOCKER_TYPE_LIST,
-	NULL,
-};
-
-int oci_repo_new(struct oci_repo **ret, struct http *h, const struct ref *ref,
-		 const struct oci_repo_options *o, struct err *e)
-{
-	struct oci_repo *r = calloc(1, sizeof(*r));
-
-	if (!r)
-		return err_oom(e);
-	r->ref = *ref;
-	r->options = *o;
-	r->http = h;
-	snprintf(r->base, sizeof(r->base), "%s://%s", o->plain_http ? "http" : "https", ref->host);
-	if (http_origin(r->base, r->origin, sizeof(r->origin))) {
-		err_set(e, CODE_USAGE, "%s is no usable registry address", ref->host);
-		goto fail;
-	}
-	if (auth_new(&r->auth, h, &r->options.auth, r->origin, r->ref.registry, r->ref.repo, e))
-		goto fail;
-	*ret = r;
-	return 0;
-fail:
-	oci_repo_free(r);
-	return -1;
-}
-
-void oci_repo_free(struct oci_repo *r)
-{
-	if (!r)
-		return;
-	if (r->auth)
-		auth_free(r->auth);
-	free(r);
-}
-
-const struct http_authority *oci_repo_authority(struct oci_repo *r)
-{
-	return auth_authority(r->auth);
-}
-
-/*
- * kind: "manifests" or "blobs". The parts need no encoding: ref_parse and digest_format let only
- * URL-safe characters through.
- */
-static char *make_url(const struct oci_repo *r, const char *kind, const char *target)
-{
-	struct buf b = BUF_INIT(LIMIT_URL);
-
-	buf_addf(&b, "%s/v2/%s/%s/%s", r->base, r->ref.repo, kind, target);
-	return buf_steal(&b);
-}
-
-static char *blob_url(const void *arg, const struct digest *d)
-{
-	char digest[DIGEST_STR_MAX];
-
-	return make_url(arg, "blobs", digest_format(d, ':', digest));
-}
-
-struct blob_server *const *oci_repo_servers(struct oci_repo *r, size_t *ret_n)
-{
-	r->registry.name = r->ref.registry;
-	r->registry.http = r->http;
-	r->registry.authority = oci_repo_authority(r);
-	r->registry.blob_url = blob_url;
-	r->registry.arg = r;
-	r->servers[0] = &r->registry;
-	*ret_n = 1;
-	return r->servers;
-}
+#include "oci_internal.h"
 
 void oci_resolved_release(struct oci_resolved *r)
 {
@@ -135,7 +48,7 @@ static int check_digest(const struct digest *expected, const void *p, size_t n, 
 }
 
 /* A proxy's login page, or a web server that is no registry. Releases the response. */
-static int refuse_page(const struct oci_repo *r, struct http_response *resp, struct err *e)
+static int refuse_page(const struct oci_host *h, struct http_response *resp, struct err *e)
 {
 	_cleanup_buf_ struct buf page = BUF_INIT(512);
 	char what[512];
@@ -143,28 +56,28 @@ static int refuse_page(const struct oci_repo *r, struct http_response *resp, str
 	http_html_words(&resp->body, &page);
 	err_set(e, CODE_INTEGRITY,
 		"registry %s: %s answered with %s instead of a manifest: a web page of a proxy or a login page "
-		"in the way, or no registry at this address?", r->ref.registry,
+		"in the way, or no registry at this address?", h->server.name,
 		http_redacted(resp->url, what, sizeof(what)), buf_cstr(&page));
 	http_response_release(resp);
 	return -1;
 }
 
-static int request(struct oci_repo *r, const char *method, const char *target,
-		   struct http_response *ret, struct err *e)
+static int request(struct oci_host *h, const char *method, const char *target, struct http_response *ret, struct err *e)
 {
-	_cleanup_free_ char *url = make_url(r, "manifests", target);
+	_cleanup_free_ char *url = oci_host_url(h, "manifests", target);
 	struct http_request q = {
 		.method = method,
 		.url = url,
-		.headers = manifest_headers,
+		.headers = h->headers,
 		.max_body = LIMIT_MANIFEST,
+		.timeout_ms = h->server.first_byte_ms, /* a mirror gets no more for a whole document */
 	};
 
 	if (!url)
 		return err_oom(e);
-	if (http_get(r->http, oci_repo_authority(r), &q, ret, e))
+	if (http_get(h->http, h->server.authority, &q, ret, e))
 		return -1;
-	return http_is_html(&ret->body) ? refuse_page(r, ret, e) : 0;
+	return http_is_html(&ret->body) ? refuse_page(h, ret, e) : 0;
 }
 
 static bool header_digest(const struct http_response *resp, struct digest *ret)
@@ -174,8 +87,7 @@ static bool header_digest(const struct http_response *resp, struct digest *ret)
 	return value && digest_parse(str_trim(str_of(value)), ret);
 }
 
-static int fetch_by_digest(struct oci_repo *r, const struct digest *want, struct document *ret,
-			   struct err *e)
+static int fetch_by_digest_at(struct oci_host *h, const struct digest *want, struct document *ret, struct err *e)
 {
 	char target[DIGEST_STR_MAX], what[DIGEST_STR_MAX + 16];
 	struct http_response resp = { 0 };
@@ -184,10 +96,11 @@ static int fetch_by_digest(struct oci_repo *r, const struct digest *want, struct
 
 	digest_format(want, ':', target);
 	snprintf(what, sizeof(what), "manifest %s", target);
-	if (request(r, "GET", target, &resp, e))
+	if (request(h, "GET", target, &resp, e))
 		return -1;
 	int rc = check_digest(want, resp.body.data, resp.body.len, what, &d.digest, e);
-	type = http_response_header(&resp, "Content-Type", 0);
+	/* a mirror's word counts for nothing: the document says what it is */
+	type = h->server.mirror ? NULL : http_response_header(&resp, "Content-Type", 0);
 	if (rc == 0 && type && !(d.content_type = strdup(type)))
 		rc = err_oom(e);
 	if (rc == 0) {
@@ -199,31 +112,52 @@ static int fetch_by_digest(struct oci_repo *r, const struct digest *want, struct
 	return rc;
 }
 
+/* Gives *e what the last one that was asked said. */
+static int give_up(const struct err *why, struct err *e)
+{
+	if (e)
+		*e = *why;
+	return -1;
+}
+
+static int fetch_by_digest(struct oci_repo *r, const struct digest *want, struct document *ret, struct err *e)
+{
+	struct err why = { 0 };
+
+	for (size_t i = 0; i < r->n_hosts; i++) {
+		struct oci_host *h = &r->hosts[i];
+		if (!oci_host_has_documents(h))
+			continue;
+		if (fetch_by_digest_at(h, want, ret, &why) == 0)
+			return 0;
+		if (!oci_host_gives_way(h, &why))
+			break;
+	}
+	return give_up(&why, e);
+}
+
 /*
  * A tag has no digest to compare with but the registry's own header. When that differs from what
  * the bytes have, one of the two is broken: the registry is asked for the digest that we computed.
  * If it has that document the header was wrong and the bytes are right; if not the bytes were
  * damaged on the way.
  */
-static int confirm_tag(struct oci_repo *r, const struct digest *announced,
+static int confirm_tag(struct oci_host *h, const struct digest *announced,
 		       const struct digest *computed, struct document *ret, struct err *e)
 {
 	char said[DIGEST_STR_MAX], got[DIGEST_STR_MAX];
 	struct err why = { 0 };
 
-	if (fetch_by_digest(r, computed, ret, &why) == 0)
+	if (fetch_by_digest_at(h, computed, ret, &why) == 0)
 		return 0;
-	if (why.code != CODE_NOT_FOUND && why.code != CODE_INTEGRITY && why.http_status != 400) {
-		if (e)
-			*e = why;
-		return -1;
-	}
+	if (why.code != CODE_NOT_FOUND && why.code != CODE_INTEGRITY && why.http_status != 400)
+		return give_up(&why, e);
 	return err_set(e, CODE_INTEGRITY,
-		       "manifest %s: the registry announced %s, but the bytes have %s", r->ref.tag,
+		       "manifest %s: the registry announced %s, but the bytes have %s", h->repo->ref.tag,
 		       digest_format(announced, ':', said), digest_format(computed, ':', got));
 }
 
-static int fetch_by_tag(struct oci_repo *r, struct document *ret, struct err *e)
+static int fetch_by_tag_at(struct oci_host *h, struct document *ret, struct err *e)
 {
 	struct http_response resp = { 0 };
 	struct document d = { 0 };
@@ -231,14 +165,14 @@ static int fetch_by_tag(struct oci_repo *r, struct document *ret, struct err *e)
 	const char *type;
 	int rc = 0;
 
-	if (request(r, "GET", r->ref.tag, &resp, e))
+	if (request(h, "GET", h->repo->ref.tag, &resp, e))
 		return -1;
 	bool has_header = header_digest(&resp, &announced);
 	/* the registry's algorithm, so that a later HEAD compares equal */
 	digest_of(has_header ? announced.alg : DIGEST_SHA256, resp.body.data, resp.body.len,
 		  &d.digest);
 	if (has_header && !digest_equal(&announced, &d.digest)) {
-		rc = confirm_tag(r, &announced, &d.digest, ret, e);
+		rc = confirm_tag(h, &announced, &d.digest, ret, e);
 		http_response_release(&resp);
 		return rc;
 	}
@@ -254,6 +188,37 @@ static int fetch_by_tag(struct oci_repo *r, struct document *ret, struct err *e)
 	return rc;
 }
 
+/* Without any that may say what the tag means: `resolve` is missing in the file even for the last one. */
+static int nobody_resolves(const struct oci_repo *r, struct err *e)
+{
+	const struct mirror_host *last = r->hosts[r->n_hosts - 1].m;
+
+	return err_set(e, CODE_USAGE, "%s: no host that can be asked may resolve the tag %s; give one the capability \"resolve\", "
+		       "or name a digest", last->from ? last->from : last->name, r->ref.tag);
+}
+
+/* Asks those who may resolve tags, one after the other. one: as fetch_by_tag_at or resolve_at; ret is its. */
+static int ask_for_tag(struct oci_repo *r, int (*one)(struct oci_host *h, void *ret, struct err *e), void *ret, struct err *e)
+{
+	struct err why = { 0 };
+
+	for (size_t i = 0; i < r->n_hosts; i++) {
+		struct oci_host *h = &r->hosts[i];
+		if (!oci_host_resolves(h))
+			continue;
+		if (one(h, ret, &why) == 0)
+			return 0;
+		if (!oci_host_gives_way(h, &why))
+			break;
+	}
+	return why.code == CODE_OK ? nobody_resolves(r, e) : give_up(&why, e);
+}
+
+static int tag_to_document(struct oci_host *h, void *ret, struct err *e)
+{
+	return fetch_by_tag_at(h, ret, e);
+}
+
 /* The document that the reference names. */
 static int fetch_top(struct oci_repo *r, const struct digest *known, struct document *ret,
 		     struct err *e)
@@ -263,56 +228,79 @@ static int fetch_top(struct oci_repo *r, const struct digest *known, struct docu
 	if (r->ref.has_digest)
 		return fetch_by_digest(r, &r->ref.digest, ret, e);
 	if (!known || known->alg == DIGEST_NONE)
-		return fetch_by_tag(r, ret, e);
+		return ask_for_tag(r, tag_to_document, ret, e);
 	if (fetch_by_digest(r, known, ret, &why) == 0)
 		return 0;
 	if (why.code == CODE_NOT_FOUND)
 		err_wrap(&why, "the registry announced a manifest for tag %s that it does not have",
 			 r->ref.tag);
-	if (e)
-		*e = why;
-	return -1;
+	return give_up(&why, e);
 }
 
-int oci_resolve_digest(struct oci_repo *r, struct digest *ret, struct err *e)
+static int tag_to_digest(struct oci_host *h, void *ret, struct err *e)
 {
 	struct http_response resp = { 0 };
 	struct document d = { 0 };
 	struct err why = { 0 };
 
-	if (r->ref.has_digest) {
-		*ret = r->ref.digest;
-		return 0;
-	}
-	if (request(r, "HEAD", r->ref.tag, &resp, &why) == 0) {
+	if (request(h, "HEAD", h->repo->ref.tag, &resp, &why) == 0) {
 		bool usable = header_digest(&resp, ret);
 		http_response_release(&resp);
 		if (usable)
 			return 0;
-	} else if (why.http_status < 400 || why.http_status > 499 || why.http_status == 401 ||
-		   why.http_status == 429) {
-		if (e)
-			*e = why;
-		return -1;
+	} else if (why.http_status < 400 || why.http_status > 499 || why.http_status == 401 || why.http_status == 429 ||
+		   (h->server.mirror && why.code == CODE_NOT_FOUND)) {
+		return give_up(&why, e);
 	}
 	/*
 	 * some servers know no HEAD; and where something is wrong, only GET brings the registry's
 	 * own words
 	 */
-	if (fetch_by_tag(r, &d, e))
+	if (fetch_by_tag_at(h, &d, e))
 		return -1;
-	*ret = d.digest;
+	*(struct digest *)ret = d.digest;
 	document_release(&d);
 	return 0;
+}
+
+int oci_resolve_digest(struct oci_repo *r, struct digest *ret, struct err *e)
+{
+	if (r->ref.has_digest) {
+		*ret = r->ref.digest;
+		return 0;
+	}
+	return ask_for_tag(r, tag_to_digest, ret, e);
+}
+
+static int get_blob_at(struct oci_host *h, const struct digest *want, uint64_t size, struct buf *ret, struct err *e)
+{
+	char name[DIGEST_STR_MAX];
+	_cleanup_free_ char *url = oci_host_url(h, "blobs", digest_format(want, ':', name));
+	struct http_response resp = { 0 };
+	struct digest computed;
+
+	if (!url)
+		return err_oom(e);
+	const struct http_request q = {
+		.method = "GET",
+		.url = url,
+		.headers = h->server.headers,
+		.max_body = size,
+		.timeout_ms = h->server.first_byte_ms,
+	};
+	if (http_get(h->http, h->server.authority, &q, &resp, e))
+		return -1;
+	int rc = check_digest(want, resp.body.data, resp.body.len, name, &computed, e);
+	if (rc == 0)
+		rc = buf_add(ret, resp.body.data, resp.body.len) ? err_oom(e) : 0;
+	http_response_release(&resp);
+	return rc;
 }
 
 int oci_get_blob(struct oci_repo *r, const struct oci_descriptor *d, uint64_t max, struct buf *ret,
 		 struct err *e)
 {
-	_cleanup_free_ char *url = NULL;
-	struct http_response resp = { 0 };
-	struct digest computed;
-	char name[DIGEST_STR_MAX];
+	struct err why = { 0 };
 
 	if (d->size > max || d->digest.alg == DIGEST_NONE)
 		return err_set(e, CODE_INTEGRITY, "%s: larger than %llu bytes, or without a digest we know",
@@ -320,18 +308,16 @@ int oci_get_blob(struct oci_repo *r, const struct oci_descriptor *d, uint64_t ma
 	buf_init(ret, max);
 	if (d->data)
 		return buf_add(ret, d->data, d->size) ? err_oom(e) : 0;
-	url = blob_url(r, &d->digest);
-	if (!url)
-		return err_oom(e);
-	const struct http_request q = { .method = "GET", .url = url, .max_body = d->size };
-	if (http_get(r->http, oci_repo_authority(r), &q, &resp, e))
-		return -1;
-	int rc = check_digest(&d->digest, resp.body.data, resp.body.len,
-			      digest_format(&d->digest, ':', name), &computed, e);
-	if (rc == 0)
-		rc = buf_add(ret, resp.body.data, resp.body.len) ? err_oom(e) : 0;
-	http_response_release(&resp);
-	return rc;
+	for (size_t i = 0; i < r->n_hosts; i++) {
+		struct oci_host *h = &r->hosts[i];
+		if (!oci_host_has_documents(h))
+			continue;
+		if (get_blob_at(h, &d->digest, d->size, ret, &why) == 0)
+			return 0;
+		if (!oci_host_gives_way(h, &why))
+			break;
+	}
+	return give_up(&why, e);
 }
 
 /* --- down to one manifest --- */

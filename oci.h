@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Registries: reference -> manifest -> descriptors. Row 2; calls auth, http, json, ref, server, verify.
- * oci.c is the flow of requests, manifest.c (pure) reads documents and chooses platforms. OCI image
+ * Registries: reference -> manifest -> descriptors. Row 2; calls auth, http, json, mirrors, ref, server, verify.
+ * oci.c is the flow of requests, oci_hosts.c who is asked, manifest.c (pure) reads documents and chooses platforms. OCI image
  * spec (manifest.md, image-index.md, descriptor.md), distribution spec (pull), Docker schema 2. The
  * bytes received are hashed and compared with the digest asked for at every hop; headers are never
  * trusted for it.
@@ -96,12 +96,23 @@ struct oci_repo;
 
 struct oci_repo_options {
 	bool plain_http;
-	struct auth_options auth;
+	struct auth_options auth;	/* username, password_file and token_file are for the registry alone, the files for every host */
+	/* of the registry; cert_file, key_file and insecure for it alone; cert_origin does not count */
+	struct http_options http;
+	const char *const *mirrors, *hosts_dir;	/* mirrors.h: urls, hosts_dir */
+	unsigned mirror_timeout_ms;	/* a mirror that is silent, or takes for a document, so long is in trouble; 0 = as the registry */
 };
-/* ref and o are copied; http and what o's pointers name are borrowed until oci_repo_free. */
-int oci_repo_new(struct oci_repo **ret, struct http *h, const struct ref *ref,
-		 const struct oci_repo_options *o, struct err *e);
+/*
+ * ref and o are copied; what o's pointers name is borrowed until oci_repo_free. Reads hosts.toml, trust anchors and certificates: no
+ * network. CODE_USAGE: one of them cannot be used.
+ *
+ * With mirrors: manifests and configs are asked of those with `pull`, tags of those with `resolve`, in order, then of the registry (or
+ * what hosts.toml has in its place). A mirror gets one try. 404 is a miss; whatever else goes wrong there, wrong bytes too, makes it
+ * `bad` for as long as r lives, and is told by http.warn. A dfdaemon is asked for blobs only, by transfer.
+ */
+int oci_repo_new(struct oci_repo **ret, const struct ref *ref, const struct oci_repo_options *o, struct err *e);
 void oci_repo_free(struct oci_repo *r);
+struct http *oci_repo_http(struct oci_repo *r);	/* the registry's, for as long as r lives */
 const struct http_authority *oci_repo_authority(struct oci_repo *r);
 /* Who has its blobs, in the order in which they are asked; the last one is the registry. Valid as long as r is. */
 struct blob_server *const *oci_repo_servers(struct oci_repo *r, size_t *ret_n);

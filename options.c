@@ -113,6 +113,15 @@ const struct option_info option_table[] = {
 	{ .name = "plain-http", .type = OPT_BOOL, .commands = REMOTE, .group = "Transport", FIELD(plain_http),
 	  .help = "talk HTTP without TLS to the registry" },
 
+	{ .name = "mirror", .type = OPT_LIST, .commands = REMOTE, .group = "Mirrors", .arg = "URL", FIELD(mirror),
+	  .help = "ask this host for content before the registry; tags are still resolved by the registry, and every byte is verified; "
+		"dragonfly+http://HOST:4001 is a Dragonfly peer; may be given several times" },
+	{ .name = "hosts-dir", .type = OPT_PATH, .commands = REMOTE, .group = "Mirrors", .arg = "DIR", FIELD(hosts_dir),
+	  .help = "directory with containerd's HOST/hosts.toml, such as /etc/containerd/certs.d: mirrors, their CAs and certificates" },
+	{ .name = "mirror-timeout", .type = OPT_DURATION, .commands = REMOTE, .group = "Mirrors", .arg = "TIME",
+	  .def = "10s", .min = 100, .max = DAY, FIELD(mirror_timeout_ms),
+	  .help = "a mirror that is silent for so long is left for the rest of the run" },
+
 	{ .name = "concurrency", .type = OPT_UINT, .commands = FETCH, .group = "Transfer", .arg = "N",
 	  .def = "16", .min = 1, .max = LIMIT_CONNECTIONS, FIELD(concurrency),
 	  .help = "most connections at a time; fewer are used where more bring nothing" },

@@ -38,7 +38,6 @@ struct pull {
 	const struct config *cfg;
 	uint64_t started_ms;
 	struct ref ref;
-	struct http *http;
 	struct oci_repo *repo;
 	struct oci_platform *platform;	/* NULL = this machine's */
 	struct oci_platform platform_store;
@@ -75,11 +74,10 @@ static void on_warn(void *arg, const char *line)
 	log_line(LOG_WARN, line, NULL);
 }
 
-static int open_repo(const struct config *cfg, const char *ref, uint64_t budget_ms,
-		     uint64_t deadline_ms, const atomic_int *stop, struct http **ret_http, struct oci_repo **ret_repo,
-		     struct ref *ret_ref, struct err *e)
+static int open_repo(const struct config *cfg, const char *ref, uint64_t budget_ms, uint64_t deadline_ms,
+		     const atomic_int *stop, struct oci_repo **ret_repo, struct ref *ret_ref, struct err *e)
 {
-	struct http_options ho = {
+	const struct http_options ho = {
 		.ca_file = cfg->ca_file,
 		.cert_file = cfg->cert_file,
 		.key_file = cfg->key_file,
@@ -104,35 +102,28 @@ static int open_repo(const struct config *cfg, const char *ref, uint64_t budget_
 			.token_file = cfg->token_file,
 			.allow_private_realm = cfg->allow_private_realm,
 		},
+		.http = ho,
+		.mirrors = cfg->mirror.v,
+		.hosts_dir = cfg->hosts_dir,
+		.mirror_timeout_ms = (unsigned)cfg->mirror_timeout_ms,
 	};
-	struct http *http;
 	struct ref r;
-	char url[REF_HOST_MAX + 16], origin[512] = "";
 
 	if (ref_parse(ref, &r, e))
 		return -1;
-	snprintf(url, sizeof(url), "http%s://%s/", cfg->plain_http ? "" : "s", r.host);
-	if (http_origin(url, origin, sizeof(origin)) == 0)
-		ho.cert_origin = origin;
 	if (cfg->insecure)
 		log_line(LOG_WARN, "--insecure: the registry's certificate is not verified", "registry",
 			 r.registry, NULL);
-	if (http_new(&http, &ho, e))
+	if (oci_repo_new(ret_repo, &r, &ro, e))
 		return -1;
-	if (oci_repo_new(ret_repo, http, &r, &ro, e)) {
-		http_free(http);
-		return -1;
-	}
-	*ret_http = http;
 	*ret_ref = r;
 	return 0;
 }
 
-int pull_open_repo(const struct config *cfg, const char *ref, const atomic_int *stop,
-		   struct http **ret_http, struct oci_repo **ret_repo, struct ref *ret_ref,
-		   struct err *e)
+int pull_open_repo(const struct config *cfg, const char *ref, const atomic_int *stop, struct oci_repo **ret_repo,
+		   struct ref *ret_ref, struct err *e)
 {
-	return open_repo(cfg, ref, cfg->retry_timeout_ms, 0, stop, ret_http, ret_repo, ret_ref, e);
+	return open_repo(cfg, ref, cfg->retry_timeout_ms, 0, stop, ret_repo, ret_ref, e);
 }
 
 /* What makes this choice of files another version than the default one (store.h). */
@@ -161,7 +152,7 @@ static int prepare(struct pull *p, struct err *e)
 
 	uint64_t budget = p->o->check_budget_ms ? p->o->check_budget_ms : p->cfg->retry_timeout_ms;
 
-	if (open_repo(p->cfg, p->o->ref, budget, p->o->deadline_ms, p->o->stop, &p->http, &p->repo, &p->ref, e))
+	if (open_repo(p->cfg, p->o->ref, budget, p->o->deadline_ms, p->o->stop, &p->repo, &p->ref, e))
 		return -1;
 	if (p->cfg->platform) {
 		if (oci_platform_parse(p->cfg->platform, &p->platform_store, e))
@@ -559,7 +550,7 @@ static int fetch(struct pull *p, struct err *e)
 {
 	struct transfer_options o = transfer_options_of(p);
 
-	return transfer_run(p->http, p->items, p->n_items, &o, &p->stats, e);
+	return transfer_run(oci_repo_http(p->repo), p->items, p->n_items, &o, &p->stats, e);
 }
 
 /* --- layers that become many files --- */
@@ -572,7 +563,7 @@ static int unpack(struct pull *p, struct err *e)
 	char digest[DIGEST_STR_MAX];
 	const struct trees_options o = {
 		.store = p->store,
-		.http = p->http,
+		.http = oci_repo_http(p->repo),
 		.transfer = &to,
 		.tick = on_tick,
 		.tick_arg = p,
@@ -684,7 +675,6 @@ static void release(struct pull *p)
 	free(p->version);
 	oci_platform_release(&p->platform_store);
 	oci_repo_free(p->repo);
-	http_free(p->http);
 	pthread_mutex_destroy(&p->place_lock);
 }
 

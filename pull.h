@@ -54,13 +54,11 @@ void pull_result_release(struct pull_result *r);
 int pull_run(const struct pull_options *o, struct pull_result *ret_result, struct err *e);
 
 /*
- * HTTP client and repository for a reference, configured from cfg: for resolve and ls, and the
- * first step of pull_run. Free in the order oci_repo_free(*ret_repo), http_free(*ret_http).
- * cfg, and *ret_ref's strings through it, must live until then.
+ * Repository of a reference, with its mirrors and HTTP clients, configured from cfg: for resolve and ls, and the first step of
+ * pull_run. oci_repo_free frees it. cfg must live until then.
  */
-int pull_open_repo(const struct config *cfg, const char *ref, const atomic_int *stop,
-		   struct http **ret_http, struct oci_repo **ret_repo, struct ref *ret_ref,
-		   struct err *e);
+int pull_open_repo(const struct config *cfg, const char *ref, const atomic_int *stop, struct oci_repo **ret_repo,
+		   struct ref *ret_ref, struct err *e);
 
 /*
  * The plan of a resolved artifact as cfg wants it, its config fetched where that says what the layers are. For ls, and pull_run itself.

@@ -156,7 +156,15 @@ static int load(struct tls *t, const char *ca_file, struct err *e)
 	return 0;
 }
 
-int tls_new(struct tls **ret, const char *ca_file, bool insecure, struct err *e)
+static int load_extra(struct tls *t, const char *const *files, struct err *e)
+{
+	for (size_t i = 0; files && files[i]; i++)
+		if (load_file(t, files[i]) == 0)
+			return err_set(e, CODE_USAGE, "no CA certificate could be read from %s; give a readable PEM file", files[i]);
+	return 0;
+}
+
+int tls_new(struct tls **ret, const char *ca_file, const char *const *extra_ca_files, bool insecure, struct err *e)
 {
 	struct tls *t = calloc(1, sizeof(*t));
 
@@ -172,7 +180,7 @@ int tls_new(struct tls **ret, const char *ca_file, bool insecure, struct err *e)
 		tls_free(t);
 		return err_set(e, CODE_INTERNAL, "the crypto library could not start (no entropy?)");
 	}
-	if (load(t, ca_file, e)) {
+	if (load(t, ca_file, e) || load_extra(t, extra_ca_files, e)) {
 		tls_free(t);
 		return -1;
 	}

@@ -19,9 +19,9 @@ struct tls;
  * insecure: the peer's certificate is not looked at, for no property of it.
  * CA sources, first that exists: ca_file; SSL_CERT_FILE; SSL_CERT_DIR; the usual system bundles; the
  * Mozilla bundle inside this binary. A source that was named (ca_file, SSL_CERT_FILE) and cannot be read or holds no
- * certificate is an error (CODE_USAGE), never a silent fall-back.
+ * certificate is an error (CODE_USAGE), never a silent fall-back. extra_ca_files are added to it (NULL-terminated; NULL = none).
  */
-int tls_new(struct tls **ret, const char *ca_file, bool insecure, struct err *e);
+int tls_new(struct tls **ret, const char *ca_file, const char *const *extra_ca_files, bool insecure, struct err *e);
 /*
  * Client certificate (chain) and key, PEM or DER, read once; shown only to `origin` (http_origin form), never to where it
  * redirects. CODE_USAGE names the file that is none, or says that the two do not belong together. Before threads start.

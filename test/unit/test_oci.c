@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// ldflags: -Wl,--wrap=http_get,--wrap=auth_new,--wrap=auth_free,--wrap=auth_authority
+// ldflags: -Wl,--wrap=http_get,--wrap=http_new,--wrap=http_free,--wrap=http_trace,--wrap=auth_new,--wrap=auth_free,--wrap=auth_authority
 // ldflags: -Wl,-u,mbedtls_gcm_init
 /* Numbers in test names are edge cases: C of registry clients, L of artifact layouts. */
 #include <setjmp.h>
@@ -41,6 +41,27 @@ int __wrap_http_get(struct http *h, const struct http_authority *a, const struct
 		    struct http_response *ret, struct err *e);
 
 static char auth_seen[1200];
+
+int __wrap_http_new(struct http **ret, const struct http_options *o, struct err *e);
+void __wrap_http_free(struct http *h);
+void __wrap_http_trace(struct http *h, const char *fmt, ...);
+
+int __wrap_http_new(struct http **ret, const struct http_options *o, struct err *e)
+{
+	(void)o, (void)e;
+	*ret = NULL;
+	return 0;
+}
+
+void __wrap_http_free(struct http *h)
+{
+	(void)h;
+}
+
+void __wrap_http_trace(struct http *h, const char *fmt, ...)
+{
+	(void)h, (void)fmt;
+}
 
 int __wrap_auth_new(struct auth **ret, struct http *h, const struct auth_options *o,
 		    const char *origin, const char *registry, const char *repo, struct err *e)
@@ -124,12 +145,22 @@ static struct oci_repo *repo_of(const char *text, const struct page *p, size_t n
 	struct err e;
 
 	assert_int_equal(ref_parse(text, &ref, &e), 0);
-	if (oci_repo_new(&r, NULL, &ref, &o, &e))
+	if (oci_repo_new(&r, &ref, &o, &e))
 		fail_msg("%s", e.msg);
 	pages = p;
 	n_pages = n;
 	n_asked = 0;
 	return r;
+}
+
+/* Of the registry, which is asked last. */
+static char *last_blob_url(struct oci_repo *r, const struct digest *d)
+{
+	size_t n;
+	struct blob_server *const *servers = oci_repo_servers(r, &n);
+
+	assert_true(n > 0 && !servers[n - 1]->mirror);
+	return servers[n - 1]->blob_url(servers[n - 1]->arg, d);
 }
 
 static const char *digest_text(const char *doc, enum digest_alg alg)
@@ -178,7 +209,7 @@ static void test_repo(void **state)
 	assert_string_equal(auth_seen,
 			    "https://reg.example.com:5000 reg.example.com:5000 team/m u");
 	digest_of(DIGEST_SHA256, "abc", 3, &d);
-	char *url = oci_blob_url(r, &d);
+	char *url = last_blob_url(r, &d);
 	assert_string_equal(url, "https://reg.example.com:5000/v2/team/m/blobs/sha256:" HEX);
 	free(url);
 	oci_repo_free(r);
@@ -188,9 +219,9 @@ static void test_repo(void **state)
 	struct ref ref;
 	struct err e;
 	assert_int_equal(ref_parse("docker.io/x", &ref, &e), 0);
-	assert_int_equal(oci_repo_new(&r, NULL, &ref, &o, &e), 0);
+	assert_int_equal(oci_repo_new(&r, &ref, &o, &e), 0);
 	assert_string_equal(auth_seen, "http://registry-1.docker.io:80 docker.io library/x -");
-	url = oci_blob_url(r, &d);
+	url = last_blob_url(r, &d);
 	assert_string_equal(url, "http://registry-1.docker.io/v2/library/x/blobs/sha256:" HEX);
 	free(url);
 	oci_repo_free(r);
