@@ -64,6 +64,26 @@ static void add_marker(struct buf *b, const struct store_marker *m, uint64_t dow
 
 /* --- pull --- */
 
+static void add_servers(struct buf *b, const struct pull_result *r)
+{
+	json_add_key(b, "servers");
+	buf_addc(b, '[');
+	for (size_t i = 0; i < r->n_servers; i++) {
+		const struct pull_server *s = &r->servers[i];
+		buf_adds(b, i ? ",{" : "{");
+		json_add_text(b, "name", s->name);
+		json_add_bool(b, "mirror", s->mirror);
+		json_add_number(b, "bytes", s->bytes);
+		json_add_number(b, "requests", s->requests);
+		json_add_number(b, "misses", s->misses);
+		json_add_number(b, "fallbacks", s->fallbacks);
+		json_add_number(b, "hits", s->hits);
+		json_add_bool(b, "bad", s->bad);
+		buf_addc(b, '}');
+	}
+	buf_addc(b, ']');
+}
+
 static int print_pulled(const struct config_pair *pair, const struct pull_result *r, struct err *e)
 {
 	_cleanup_buf_ struct buf out = BUF_INIT(PRINT_MAX);
@@ -73,6 +93,8 @@ static int print_pulled(const struct config_pair *pair, const struct pull_result
 	json_add_text(&out, "dest", pair->dest);
 	json_add_bool(&out, "upToDate", r->up_to_date);
 	json_add_number(&out, "reused", r->reused);
+	if (r->n_servers)
+		add_servers(&out, r);
 	buf_adds(&out, "}\n");
 	return print(&out, e);
 }

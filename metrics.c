@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -17,6 +18,7 @@
 
 #define TEXT_MAX 1025		/* 1 KiB and the NUL */
 #define SINKS 16
+#define SERVERS 20
 #define SAMPLES 20
 #define SAMPLE_MS 500		/* at least so far apart: the ring reaches back 10 s */
 #define WINDOW_MS 10000
@@ -33,6 +35,11 @@ struct sample {
 struct sink {
 	char name[64];
 	uint64_t ok, failed;
+};
+
+struct server {
+	char name[256];
+	struct metrics_server n;
 };
 
 struct state {
@@ -60,6 +67,8 @@ struct state {
 	uint64_t versions, versions_bytes;
 	struct sink sinks[SINKS];
 	size_t n_sinks;
+	struct server servers[SERVERS];
+	size_t n_servers;
 	/* sys_now_ms clock */
 	uint64_t idle_until;			/* 0 = not said */
 	uint64_t allowance;
@@ -259,6 +268,27 @@ void metrics_notified(const char *sink, bool ok)
 	leave();
 }
 
+void metrics_served(const char *server, const struct metrics_server *more)
+{
+	struct state *s = enter();
+	size_t i = 0;
+
+	while (i < s->n_servers && strncmp(s->servers[i].name, server, sizeof(s->servers[i].name) - 1) != 0)
+		i++;
+	if (i == s->n_servers && i < SERVERS) {
+		/* the last place is for all that come too late */
+		put(s->servers[i].name, sizeof(s->servers[i].name), i < SERVERS - 1 ? server : "other");
+		s->n_servers++;
+	}
+	struct metrics_server *n = &s->servers[MIN(i, (size_t)SERVERS - 1)].n;
+	n->bytes += more->bytes;
+	n->requests += more->requests;
+	n->misses += more->misses;
+	n->fallbacks += more->fallbacks;
+	n->hits += more->hits;
+	leave();
+}
+
 void metrics_idle_until(uint64_t at_ms)
 {
 	enter()->idle_until = at_ms;
@@ -422,6 +452,32 @@ static void add_sinks(struct buf *b, const struct state *s)
 	}
 }
 
+static void add_servers(struct buf *b, const struct state *s)
+{
+	static const struct {
+		const char *name, *help;
+		size_t offset;
+	} series[] = {
+		{ "fetcher_server_bytes_total", "Bytes of blobs received, by the server that was asked.",
+		  offsetof(struct metrics_server, bytes) },
+		{ "fetcher_server_requests_total", "Requests for blobs, by server.", offsetof(struct metrics_server, requests) },
+		{ "fetcher_server_misses_total", "Blobs that a mirror did not have.", offsetof(struct metrics_server, misses) },
+		{ "fetcher_server_fallbacks_total", "Blobs taken away from a mirror because of trouble.",
+		  offsetof(struct metrics_server, fallbacks) },
+		{ "fetcher_server_hits_total", "Answers that a peer-to-peer proxy had at hand.", offsetof(struct metrics_server, hits) },
+	};
+
+	for (size_t k = 0; s->n_servers && k < ARRAY_SIZE(series); k++) {
+		add_head(b, series[k].name, "counter", series[k].help);
+		for (size_t i = 0; i < s->n_servers; i++) {
+			buf_adds(b, series[k].name);
+			add_label(b, "server", s->servers[i].name, true);
+			buf_addf(b, "} %llu\n",
+				 (unsigned long long)*(const uint64_t *)((const char *)&s->servers[i].n + series[k].offset));
+		}
+	}
+}
+
 static uint64_t resident_bytes(void)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT(4096);
@@ -472,6 +528,7 @@ static void render(struct buf *b, bool process)
 	add_passes(b, &s);
 	add_pull_series(b, &s, now);
 	add_sinks(b, &s);
+	add_servers(b, &s);
 	if (process)
 		add_process(b);
 }

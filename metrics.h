@@ -39,6 +39,11 @@ void metrics_end(enum metrics_result result, const struct err *e, uint64_t ms);
 void metrics_published(const char *digest, const char *previous, uint64_t generation, uint64_t bytes,
 		       uint64_t files, const char *published_at);
 void metrics_versions(uint64_t n, uint64_t bytes);	/* old ones included */
+/* What one more pull got from a server; only where there are mirrors. Beyond 20 names "other" counts. */
+struct metrics_server {
+	uint64_t bytes, requests, misses, fallbacks, hits;	/* as in server.h */
+};
+void metrics_served(const char *server, const struct metrics_server *more);
 /* One try of one notification. sink: "webhook", ...; beyond 16 names "other" counts. */
 void metrics_notified(const char *sink, bool ok);
 /*
@@ -50,7 +55,7 @@ void metrics_idle_until(uint64_t at_ms);
 void metrics_allowance(uint64_t allowance_ms);	/* 0 = never stalled (the default) */
 bool metrics_stalled(void);
 
-/* Text format 0.0.4, about 8 KiB; a sink or a reference may add 1 KiB each. ret->failed tells what did not fit. */
+/* Text format 0.0.4, about 8 KiB; a sink, a server or a reference may add 1 KiB each. ret->failed tells what did not fit. */
 void metrics_prometheus(struct buf *ret);
 /*
  * One JSON object and a newline: schema, version, phase ("starting", "checking", "pulling", "idle", "failing"), ref, dest,

@@ -653,6 +653,71 @@ static void tell(const struct pull *p, const struct pull_result *r)
 		 "bytes", bytes, "downloaded", wire, "ms", ms, NULL);
 }
 
+/* --- who brought it --- */
+
+static int take_servers(struct pull *p, struct pull_result *r, struct err *e)
+{
+	size_t n;
+	struct blob_server *const *v = oci_repo_servers(p->repo, &n);
+
+	if (n < 2)
+		return 0;
+	r->servers = calloc(n, sizeof(*r->servers));
+	if (!r->servers)
+		return err_oom(e);
+	for (; r->n_servers < n; r->n_servers++) {
+		const struct blob_server *s = v[r->n_servers];
+		r->servers[r->n_servers] = (struct pull_server){
+			.name = strdup(s->name),
+			.mirror = s->mirror,
+			.bad = atomic_load(&s->bad),
+			.bytes = atomic_load(&s->bytes),
+			.requests = atomic_load(&s->requests),
+			.misses = atomic_load(&s->misses),
+			.fallbacks = atomic_load(&s->fallbacks),
+			.hits = atomic_load(&s->hits),
+		};
+		if (!r->servers[r->n_servers].name)
+			return err_oom(e);
+	}
+	return 0;
+}
+
+/* Where something came from: a mirror that brings nothing is one that nobody would miss. */
+static void tell_servers(const struct pull *p, const struct pull_result *r)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT(LIMIT_MARKER);
+
+	for (size_t i = 0; i < r->n_servers; i++) {
+		const struct pull_server *s = &r->servers[i];
+		buf_addf(&b, "%s%s: %" PRIu64 " bytes", i ? ", " : "", s->name, s->bytes);
+		if (s->misses)
+			buf_addf(&b, ", %" PRIu64 " misses", s->misses);
+		if (s->bad)
+			buf_adds(&b, ", left");
+	}
+	if (r->n_servers && !r->up_to_date)
+		log_line(LOG_INFO, "blobs came from", "ref", p->o->ref, "servers", buf_cstr(&b), NULL);
+}
+
+/* Also of a pull that failed: that is when somebody looks. */
+static void count_servers(struct pull *p)
+{
+	size_t n = 0;
+	struct blob_server *const *v = p->repo ? oci_repo_servers(p->repo, &n) : NULL;
+
+	for (size_t i = 0; n > 1 && i < n; i++) {
+		const struct metrics_server s = {
+			.bytes = atomic_load(&v[i]->bytes),
+			.requests = atomic_load(&v[i]->requests),
+			.misses = atomic_load(&v[i]->misses),
+			.fallbacks = atomic_load(&v[i]->fallbacks),
+			.hits = atomic_load(&v[i]->hits),
+		};
+		metrics_served(v[i]->name, &s);
+	}
+}
+
 static void count(const struct pull_result *r)
 {
 	const struct store_marker *m = &r->marker;
@@ -681,6 +746,9 @@ static void release(struct pull *p)
 void pull_result_release(struct pull_result *r)
 {
 	store_marker_release(&r->marker);
+	for (size_t i = 0; i < r->n_servers; i++)
+		free(r->servers[i].name);
+	free(r->servers);
 	*r = (struct pull_result){ 0 };
 }
 
@@ -695,11 +763,15 @@ int pull_run(const struct pull_options *o, struct pull_result *ret_result, struc
 	if (done == 0)
 		done = make_plan(&p, e) || check_downgrade(&p, e) || unpack(&p, e) || list_files(&p, e) ||
 		       publish(&p, &r, e) ? -1 : 1;
+	if (done == 1 && take_servers(&p, &r, e))
+		done = -1;
+	count_servers(&p);
 	if (done == 1) {
 		r.downloaded = p.tree_wire + atomic_load(&p.stats.wire);
 		r.reused = r.up_to_date ? r.marker.bytes : p.reused;
 		r.duration_ms = sys_now_ms() - p.started_ms;
 		tell(&p, &r);
+		tell_servers(&p, &r);
 		count(&r);
 		*ret_result = r;
 	} else {

@@ -35,6 +35,13 @@ struct pull_options {
 	void *accept_arg;
 };
 
+/* What one server brought of the blobs (server.h has the meaning of each). */
+struct pull_server {
+	char *name;			/* host[:port] */
+	bool mirror, bad;
+	uint64_t bytes, requests, misses, fallbacks, hits;
+};
+
 /* What one pull did. Zero-initialise; pull_result_release frees. */
 struct pull_result {
 	struct store_marker marker;	/* the ready marker that now stands on the volume */
@@ -42,6 +49,8 @@ struct pull_result {
 	uint64_t downloaded;		/* blob bytes that this run received over the network */
 	uint64_t reused;		/* bytes that were on the volume before (earlier version, resumed partial files) */
 	uint64_t duration_ms;		/* of this run, lock wait included */
+	struct pull_server *servers;	/* in the order in which they were asked, the registry last; NULL where there is no mirror */
+	size_t n_servers;
 };
 
 void pull_result_release(struct pull_result *r);
