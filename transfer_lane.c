@@ -77,6 +77,7 @@ static int judge_headers(struct part *p)
 		if (transfer_headers_ok(t, p)) {
 			p->state = PART_BODY;
 			p->window_ms = p->last_byte_ms;
+			p->window_pos = atomic_load(&p->pos);
 			atomic_fetch_add(&part_server(t, p)->hits, p->hit);
 			return 0;
 		}
@@ -243,7 +244,7 @@ static int part_handle(struct part *p, const struct blob_server *s, struct err *
 	const char *origin = t->servers[p->server].host->origin;
 	p->at_origin = !p->redirected || (origin && http_same_origin(p->url, origin));
 	/* whom a mirror's anchors vouch for is not whom the registry's do: such a connection is not shared with others */
-	bool apart = !p->at_origin && s->http != t->o->servers[t->o->n_servers - 1]->http;
+	bool apart = !p->at_origin && strncasecmp(p->url, "https:", 6) == 0 && s->http != t->o->servers[t->o->n_servers - 1]->http;
 	curl_easy_setopt(p->c, CURLOPT_FRESH_CONNECT, (long)apart);
 	curl_easy_setopt(p->c, CURLOPT_FORBID_REUSE, (long)apart);
 	return 0;
