@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "challenge.h"
+#include "cloud.h"
 #include "dockercfg.h"
 #include "secret.h"
 #include "sys.h"
@@ -130,6 +131,9 @@ static int find_credential(const struct auth_options *o, const char *registry, c
 	else
 		rc = dockercfg_find(o->config_files, o->environ_override, registry, repo, &c,
 				    looked, e);
+	if (rc > 0 && c.helper && o->no_cloud_login)
+		rc = err_set(e, CODE_USAGE, "%s: docker-credential-%s cannot run here, and its built-in "
+			     "login is off (--cloud-login)", c.source, c.helper);
 	if (rc > 0 && c.registry_token && !token_clean(c.registry_token))
 		rc = err_set(e, CODE_USAGE,
 			     "%s: the token holds characters that no header can carry", c.source);
@@ -138,6 +142,22 @@ static int find_credential(const struct auth_options *o, const char *registry, c
 	else
 		*ret = c;
 	return rc;
+}
+
+/*
+ * The login of the registry's cloud, or of the one whose helper the config file names. The same results; *c is what
+ * find_credential found.
+ */
+static int find_cloud(struct auth *a, bool found, struct credential *c, struct err *e)
+{
+	struct cloud q = { .fetch = fetch, .ctx = a, .env = a->o.environ_override, .registry = a->registry,
+			   .origin = a->authority.origin, .service = a->service, .fresh = a->refused > 0 };
+	enum cloud_kind kind = found ? cloud_of_helper(c->helper, a->registry) : cloud_of_registry(a->registry);
+
+	credential_release(c);
+	if (kind == CLOUD_NONE || a->o.no_cloud_login)
+		return 0;
+	return cloud_login(&q, kind, c, &a->looked, e);
 }
 
 /* --- messages --- */
@@ -301,7 +321,7 @@ static int obtain_fixed(struct auth *a, const struct credential *c, struct fresh
 	} else if (token_basic(c, &b, e) < 0) {
 		return err_wrap(e, "registry %s", a->registry);
 	}
-	if (fresh_from_buf(&b, UINT64_MAX, ret, e) < 0)
+	if (fresh_from_buf(&b, c->life_ms ? c->life_ms : UINT64_MAX, ret, e) < 0)
 		return -1;
 	return same_again(a, ret, e);
 }
@@ -314,6 +334,8 @@ static int obtain(struct auth *a, struct fresh *ret, struct err *e)
 
 	buf_clear(&a->looked);
 	found = find_credential(&a->o, a->registry, a->repo, &c, &a->looked, e);
+	if (found == 0 || (found > 0 && c.helper))
+		found = find_cloud(a, found, &c, e);
 	if (found < 0)
 		return -1;
 	free(a->source);
@@ -460,7 +482,7 @@ static int explain(struct auth *a, const struct http_response *r, struct err *e)
 
 	if (a->source && a->scheme == CHALLENGE_BEARER &&
 	    find_credential(&a->o, a->registry, a->repo, &c, NULL, &ignored) > 0 &&
-	    !c.registry_token) {
+	    !c.registry_token && !c.helper) {
 		struct token_query q = token_query(a, &c);
 
 		known = token_check_login(&q);
@@ -500,6 +522,7 @@ static int set_final(struct auth *a, const struct err *e)
 		a->final = true;
 		a->final_err = *e;
 		a->final_until_ms = now_ms(a) + FATAL_MS;
+		cloud_drop(a->registry);
 	}
 	return -1;
 }
@@ -716,7 +739,7 @@ int auth_new(struct auth **ret, struct http *h, const struct auth_options *o, co
 	a->o = *o;
 	a->registry = registry;
 	a->repo = repo;
-	a->looked = BUF_INIT(DOCKERCFG_NOTES_MAX);
+	a->looked = BUF_INIT(DOCKERCFG_NOTES_MAX + CLOUD_NOTES_MAX);
 	pthread_mutex_init(&a->lock, NULL);
 	pthread_cond_init(&a->idle, NULL);
 	a->authority = (struct http_authority){ .ctx = a, .authorize = authorize,

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * Who we are for one repository of one registry: what the registry asks for (challenge.h), what
- * we have (dockercfg.h), the token that comes of it (token.h), kept fresh. Row 1; peers: http,
- * challenge, dockercfg, token.
+ * we have (dockercfg.h, cloud.h), the token that comes of it (token.h), kept fresh. Row 1; peers:
+ * http, challenge, cloud, dockercfg, token.
  *
  * A struct auth starts without credentials, learns from the first 401 what the registry wants
  * (Basic or Bearer), and keeps one credential. A token is renewed before it runs out, by one
@@ -24,6 +24,7 @@ struct auth_options {
 	const char *username;		/* with password_file; beats config files */
 	const char *password_file;	/* line ends at its end do not count */
 	const char *token_file;		/* a registry token sent as Bearer as it is; not with username */
+	bool no_cloud_login;		/* --cloud-login off (cloud.h) */
 	bool allow_private_realm;	/* token realm on a private address other than the registry's */
 	/* Tests only; NULL = the process's environment, http_fetch, sys_now_ms */
 	const char *const *environ_override;

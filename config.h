@@ -43,6 +43,7 @@ enum config_command {
 enum config_layout { CONFIG_FLAT = 0, CONFIG_VERSIONS };
 enum config_fsync { CONFIG_FSYNC_END = 0, CONFIG_FSYNC_ALWAYS, CONFIG_FSYNC_NEVER };
 
+enum config_cloud { CLOUD_LOGIN_AUTO = 0, CLOUD_LOGIN_OFF };
 enum config_output { OUTPUT_TEXT = 0, OUTPUT_JSON };
 enum config_on_failure { ON_FAILURE_KEEP = 0, ON_FAILURE_EXIT };
 /* Same order as enum notify_preset (notify.h). */
@@ -66,6 +67,7 @@ struct config {
 	const char *ca_file, *cert_file, *key_file;
 	const char *username, *password_file, *token_file;
 	struct config_list registry_config;
+	enum config_cloud cloud_login;
 
 	/* mirrors */
 	struct config_list mirror;

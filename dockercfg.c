@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "cloud.h"
 #include "json.h"
 #include "secret.h"
 #include "sys.h"
@@ -23,6 +24,7 @@ void credential_release(struct credential *c)
 	secret_free(c->password);
 	secret_free(c->identity_token);
 	secret_free(c->registry_token);
+	free(c->helper);
 	free(c->source);
 	*c = (struct credential){ 0 };
 }
@@ -342,12 +344,43 @@ static yyjson_val *best_entry(yyjson_val *auths, const char *registry, const cha
 	return best;
 }
 
+static int built_in_helper(const char *path, const char *key, const char *name,
+			   struct credential *ret, struct err *e)
+{
+	struct credential c = { .helper = strdup(name) };
+
+	if (!c.helper || asprintf(&c.source, "%s key credHelpers.%s", path, key) < 0) {
+		c.source = NULL;
+		credential_release(&c);
+		return oom(e);
+	}
+	*ret = c;
+	return 1;
+}
+
+/* credsStore is for all registries: the login of a cloud follows from the registry's name then. */
+static void note_store(yyjson_val *root, const char *path, const char *registry, struct buf *notes)
+{
+	struct str store;
+	char name[65] = "";
+
+	if (!notes || json_str(root, "credsStore", &store) <= 0 || !store.n)
+		return;
+	snprintf(name, sizeof(name), "%.*s", (int)MIN(store.n, sizeof(name) - 1), store.p);
+	if (cloud_of_helper(name, registry) == CLOUD_NONE)
+		buf_addf(notes, "; %s leaves its credentials to the helper docker-credential-%s, "
+			 "which cannot run here", path, name);
+	else if (cloud_of_registry(registry) == CLOUD_NONE)
+		buf_addf(notes, "; %s leaves its credentials to docker-credential-%s, whose login "
+			 "is built in, but not for a host of this name: put it under credHelpers",
+			 path, name);
+}
+
 static int check_helpers(yyjson_val *root, const char *path, const char *registry, const char *repo,
-			 struct buf *notes, struct err *e)
+			 struct credential *ret, struct buf *notes, struct err *e)
 {
 	yyjson_val *helpers = NULL, *k, *v;
 	size_t i, max;
-	struct str store;
 
 	if (json_obj(root, "credHelpers", &helpers) < 0)
 		return bad_key(e, path, "credHelpers", "is not an object");
@@ -358,15 +391,15 @@ static int check_helpers(yyjson_val *root, const char *path, const char *registr
 			return bad_key(e, path, "credHelpers", "names must be strings");
 		if (!yyjson_get_len(v))
 			continue;	/* an empty name switches the helper off */
+		if (cloud_of_helper(yyjson_get_str(v), registry) != CLOUD_NONE)
+			return built_in_helper(path, yyjson_get_str(k), yyjson_get_str(v), ret, e);
 		return err_set(e, CODE_USAGE,
 			       "%s: key credHelpers.%s: the credential helper docker-credential-%s "
 			       "cannot run here; put user and password under \"auths\" (docker login "
 			       "without a helper), or use --username with --password-file",
 			       path, yyjson_get_str(k), yyjson_get_str(v));
 	}
-	if (json_str(root, "credsStore", &store) > 0 && store.n && notes)
-		buf_addf(notes, "; %s leaves its credentials to the helper docker-credential-%.*s, "
-			 "which cannot run here", path, (int)MIN(store.n, (size_t)64), store.p);
+	note_store(root, path, registry, notes);
 	return 0;
 }
 
@@ -388,7 +421,7 @@ static int lookup_root(yyjson_val *root, const char *path, const char *registry,
 		auths = root;	/* .dockercfg; the other keys of a config.json look like no host */
 	entry = best_entry(auths, registry, repo, &key);
 	if (!entry)
-		return check_helpers(root, path, registry, repo, notes, e);
+		return check_helpers(root, path, registry, repo, ret, notes, e);
 	snprintf(at, sizeof(at), "%s%s", auths == root ? "" : "auths.", key);
 	if (entry_read(entry, path, at, &c, e) < 0) {
 		credential_release(&c);

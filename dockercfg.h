@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * Credentials from docker configuration files (config.json, auth.json, .dockerconfigjson,
- * .dockercfg). Row 1.
+ * .dockercfg). Row 1; peer: cloud (the names of its helpers).
  *
  * Nothing is cached: callers look again whenever they need a credential, so rotated secrets are
  * seen. Secrets never appear in messages. Thread safe (no state).
@@ -16,6 +16,8 @@ struct credential {
 	char *username, *password;	/* Basic, or for the token endpoint */
 	char *identity_token;		/* OAuth2 refresh token */
 	char *registry_token;		/* Bearer as it is */
+	char *helper;			/* nothing else is set but source: the login of this helper is built in (cloud.h) */
+	uint64_t life_ms;		/* from when it was found; 0 = nobody said */
 	char *source;			/* "/path/config.json, key auths.example.com", for messages */
 };
 void credential_release(struct credential *c);	/* overwrites, then frees */
@@ -30,8 +32,10 @@ void credential_release(struct credential *c);	/* overwrites, then frees */
  *   host            exact; Docker Hub also as https://index.docker.io/v1/, index.docker.io, registry-1.docker.io
  *   scheme://host/x, host/v1, host/v2
  *   *.host          globs by label, as the kubelet matches them; with a path as well
- * 1 found, 0 not found (*ret untouched), -1 CODE_USAGE: malformed, or only a credential helper is
- * named for this registry; the message names path and key (auths.example.com.auth). notes (may be NULL) gets "; ..."
+ * 1 found, or credHelpers names a helper for this registry whose login is built in (ret->helper); 0
+ * not found (*ret untouched); -1 CODE_USAGE: malformed, or only another credential helper is named
+ * for this registry; the message names path and key
+ * (auths.example.com.auth). notes (may be NULL) gets "; ..."
  * remarks that explain a 0.
  */
 int dockercfg_lookup(const char *text, size_t len, const char *path, const char *registry,

@@ -20,6 +20,7 @@ static const char *const layouts[] = { "flat", "versions", NULL };
 static const char *const fsyncs[] = { "end", "always", "never", NULL };
 static const char *const on_failures[] = { "keep", "exit", NULL };
 static const char *const presets[] = { "post", "sglang", "triton", NULL };
+static const char *const cloud_logins[] = { "auto", "off", NULL };
 static const char *const outputs[] = { "text", "json", NULL };
 static const char *const log_formats[] = { "auto", "text", "json", NULL };
 static const char *const progress_modes[] = { "auto", "never", "always", NULL };
@@ -95,6 +96,10 @@ const struct option_info option_table[] = {
 		"needed" },
 	{ .name = "token-file", .type = OPT_PATH, .commands = REMOTE, .group = "Registry", .arg = "FILE",
 	  FIELD(token_file), .help = "file with a registry token, sent as it is (Bearer)" },
+	{ .name = "cloud-login", .type = OPT_ENUM, .commands = REMOTE, .group = "Registry", .arg = "WHEN",
+	  .def = "auto", .choices = cloud_logins, FIELD(cloud_login),
+	  .help = "auto: where no other credential is found, registries of AWS (ECR), Google and Azure (ACR) get the "
+		"credentials of the Pod's identity or of the machine's; off: never" },
 	{ .name = "allow-private-realm", .type = OPT_BOOL, .commands = REMOTE, .group = "Registry",
 	  FIELD(allow_private_realm),
 	  .help = "let the registry send credentials to a token server on a private address "

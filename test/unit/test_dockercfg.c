@@ -239,8 +239,8 @@ static void test_malformed(void **state)
 static void test_helpers(void **state)
 {
 	(void)state;
-	malformed("{\"credHelpers\":{\"r.io\":\"ecr-login\"}}", "docker-credential-ecr-login");
-	malformed("{\"auths\":{\"r.io\":{}},\"credHelpers\":{\"r.io\":\"gcloud\"}}", "credHelpers.r.io");
+	malformed("{\"credHelpers\":{\"r.io\":\"pass\"}}", "docker-credential-pass");
+	malformed("{\"auths\":{\"r.io\":{}},\"credHelpers\":{\"r.io\":\"desktop\"}}", "credHelpers.r.io");
 	malformed("{\"credHelpers\":[]}", "credHelpers");
 	lacks("{\"credHelpers\":{\"other\":\"gcloud\"}}", "r.io", "a");
 	lacks("{\"credHelpers\":{\"r.io\":\"\"}}", "r.io", "a");
@@ -249,6 +249,29 @@ static void test_helpers(void **state)
 	assert_string_equal(notes, "");
 	lacks("{\"auths\":{\"r.io\":{}},\"credsStore\":\"desktop\"}", "r.io", "a");
 	assert_non_null(strstr(notes, "/cfg leaves its credentials to the helper docker-credential-desktop"));
+}
+
+/* Those whose logins are built in: named for the host, or by the host's own name. */
+static void test_built_in_helpers(void **state)
+{
+	static const char *const names[] = { "ecr-login", "gcloud", "gcr", "acr-env", "acr-login" };
+	char text[128];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		snprintf(text, sizeof(text), "{\"auths\":{\"r.io\":{}},\"credHelpers\":{\"r.io\":\"%s\"}}", names[i]);
+		assert_int_equal(lookup(text, "r.io", "a"), 1);
+		assert_string_equal(cred.helper, names[i]);
+		assert_string_equal(cred.source, "/cfg key credHelpers.r.io");
+		assert_null(cred.password);
+		lacks(text, "other.io", "a");
+	}
+	finds("{\"auths\":{\"r.io\":{\"auth\":\"dTpw\"}},\"credHelpers\":{\"r.io\":\"ecr-login\"}}", "r.io", "a", "u", "p");
+	assert_null(cred.helper);
+	lacks("{\"credsStore\":\"ecr-login\"}", "r.io", "a");
+	assert_non_null(strstr(notes, "put it under credHelpers"));
+	lacks("{\"credsStore\":\"ecr-login\"}", "123456789012.dkr.ecr.eu-west-1.amazonaws.com", "a");
+	assert_string_equal(notes, "");
 }
 
 /* --- files --- */
@@ -419,6 +442,7 @@ int main(void)
 		cmocka_unit_test_teardown(test_nothing, drop),
 		cmocka_unit_test_teardown(test_malformed, drop),
 		cmocka_unit_test_teardown(test_helpers, drop),
+		cmocka_unit_test_teardown(test_built_in_helpers, drop),
 		cmocka_unit_test_setup_teardown(test_named_files, make_dir, drop_dir),
 		cmocka_unit_test_setup_teardown(test_directories, make_dir, drop_dir),
 		cmocka_unit_test_setup_teardown(test_search, make_dir, drop_dir),
