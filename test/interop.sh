@@ -26,6 +26,7 @@ distribution go github.com/distribution/distribution/v3/cmd/registry@v3.1.2 regi
 kustomize go sigs.k8s.io/kustomize/kustomize/v5@v5.8.1 kustomize
 kserve module github.com/kserve/kserve@v0.20.0 kserve
 kubernetes-validate pypi kubernetes-validate==1.37.0 kubernetes-validate
+moto_server pypi moto[server]==5.2.5 moto_server
 '
 
 # get_go SOURCE NAME FOLDER: through the module proxy that `go env` names, with its checksum database.
