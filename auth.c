@@ -133,7 +133,7 @@ static int find_credential(const struct auth_options *o, const char *registry, c
 				    looked, e);
 	if (rc > 0 && c.helper && o->no_cloud_login)
 		rc = err_set(e, CODE_USAGE, "%s: docker-credential-%s cannot run here, and its built-in "
-			     "login is off (--cloud-login)", c.source, c.helper);
+			     "login is off (--cloud-login off, --insecure)", c.source, c.helper);
 	if (rc > 0 && c.registry_token && !token_clean(c.registry_token))
 		rc = err_set(e, CODE_USAGE,
 			     "%s: the token holds characters that no header can carry", c.source);
@@ -155,8 +155,12 @@ static int find_cloud(struct auth *a, bool found, struct credential *c, struct e
 	enum cloud_kind kind = found ? cloud_of_helper(c->helper, a->registry) : cloud_of_registry(a->registry);
 
 	credential_release(c);
-	if (kind == CLOUD_NONE || a->o.no_cloud_login)
+	if (kind == CLOUD_NONE)
 		return 0;
+	if (a->o.no_cloud_login) {
+		buf_addf(&a->looked, "%sno cloud login (--cloud-login off, or --insecure)", a->looked.len ? ", " : "");
+		return 0;
+	}
 	return cloud_login(&q, kind, c, &a->looked, e);
 }
 

@@ -100,7 +100,8 @@ static int open_repo(const struct config *cfg, const char *ref, uint64_t budget_
 			.username = cfg->username,
 			.password_file = cfg->password_file,
 			.token_file = cfg->token_file,
-			.no_cloud_login = cfg->cloud_login == CLOUD_LOGIN_OFF,
+			/* an identity is not handed to servers that nobody verified */
+			.no_cloud_login = cfg->cloud_login == CLOUD_LOGIN_OFF || cfg->insecure,
 			.allow_private_realm = cfg->allow_private_realm,
 		},
 		.http = ho,

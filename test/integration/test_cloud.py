@@ -3,6 +3,7 @@
 (lib/clouds.py) and guard a real docker-registry."""
 
 import json
+import subprocess
 import time
 
 import pytest
@@ -12,7 +13,7 @@ from lib.clouds import Aws, Azure, Google
 from lib.content import Content
 from lib.look import holds, last_words, nothing_published
 from lib.proc import free_port
-from lib.registry import Nginx, Registry
+from lib.registry import Haproxy, Nginx, Registry
 from lib.tokens import TokenServer
 
 PASSWORD = "eyJwYXlsb2FkIjoi.ecr-password"
@@ -435,3 +436,78 @@ def test_a_password_that_ended_early(fetcher, model, start, registry, helpers, d
             return len(aws.requests) >= 2
         looks(fetcher, model, server, dest, env, step)
         assert len(aws.requests) >= 2 and aws.wrong == []
+
+
+def test_a_login_that_ends_while_a_pull_runs(fetcher, model, start, registry, ecr, aws, helpers, dest):
+    """[A7, A9]: renewed in time, by one, while ranges go on."""
+    body = Content(62, 12 << 20)
+    slow = start(Haproxy, "ecr-slow", ecr, cap=1 << 20)
+    pushed = oci.push(registry, "cloud/large", "v1", {"w.bin": body})
+    aws.life = 4
+    env = helpers({slow.host: "ecr-login"}) | aws.environment(**aws.static())
+    clean(pull(fetcher, pushed, slow, dest, env, "--concurrency", "2", "--range-size", "1MiB"), aws, PASSWORD)
+    holds(dest, {"w.bin": body})
+    assert 2 <= len(aws.requests) <= 12, "one login each two to four seconds"
+
+
+# -- by the registry's own name ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def named(tmp_path):
+    """named(host) -> words before the command: that name is this machine, for this command alone."""
+    def wrap(host):
+        hosts = tmp_path / "hosts"
+        hosts.write_text(f"127.0.0.1 localhost {host}\n")
+        words = ["unshare", "-rm", "sh", "-c", f"mount --bind {hosts} /etc/hosts && exec \"$0\" \"$@\""]
+        if subprocess.run([*words, "true"], capture_output=True).returncode:
+            pytest.skip("no mount namespaces here")
+        return words
+    return wrap
+
+
+def front(start, authority, name, host, backend, **more):
+    """TLS, with a certificate for that name."""
+    server = start(Nginx, name, proxy=backend.url, tls=authority.issue(name, san=f"DNS:{host}"), ca=authority.ca, **more)
+    return f"{host}:{server.host.rpartition(':')[2]}"
+
+
+@pytest.mark.parametrize("name", ["123456789012.dkr.ecr.eu-central-1.amazonaws.com",
+                                  "123456789012.dkr-ecr-fips.eu-central-1.on.aws"])
+def test_ecr_by_name(fetcher, model, start, authority, ecr, aws, named, dest, name):
+    """Without a word in any file, and without a region in the environment."""
+    host = front(start, authority, "named-" + name[:22].replace(".", "-"), name, ecr)
+    env = aws.environment(**aws.static())
+    del env["AWS_REGION"]
+    clean(fetcher("pull", "--ca-file", authority.ca, model.on(host), dest, env=env, wrap=named(name)), aws)
+    holds(dest, FILES)
+
+
+def test_google_by_name(fetcher, model, start, authority, registry, google, named, dest, workdir):
+    """Artifact Registry and its token service on one origin."""
+    tokens = start(TokenServer, "gar-named-tokens", users={"oauth2accesstoken": Google.token})
+    tokens.realm = "/v2/token"
+    back = start(Registry, "gar-named-back", data=registry.data, token=tokens)
+    name = "europe-west4-docker.pkg.dev"
+    host = front(start, authority, "gar-named", name, back, extra=f"location /v2/token {{ proxy_pass http://{tokens.host}; }}")
+    clean(fetcher("pull", "--ca-file", authority.ca, model.on(host), dest, env={"GCE_METADATA_HOST": google.host},
+                  wrap=named(name)), google, google.token)
+    holds(dest, FILES)
+
+
+def test_azure_by_name(fetcher, model, start, authority, acr, azure, named, dest, tmp_path):
+    name = "contoso.azurecr.io"
+    host = front(start, authority, "acr-named", name, acr[0])
+    path = tmp_path / "token"
+    path.write_text(azure.federated_token())
+    clean(fetcher("pull", "--ca-file", authority.ca, model.on(host), dest, env=workload(azure, path), wrap=named(name)), azure)
+    holds(dest, FILES)
+    assert azure.seen("/oauth2/exchange")[0].headers["host"] == host
+
+
+def test_insecure_ends_logins(fetcher, model, start, authority, ecr, aws, named, dest):
+    """What nobody verified gets no identity of the Pod."""
+    name = "123456789012.dkr.ecr.eu-central-1.amazonaws.com"
+    host = front(start, authority, "named-insecure", name, ecr)
+    fetcher("pull", "--insecure", model.on(host), dest, env=aws.environment(**aws.static()), wrap=named(name)).exits(20)
+    assert aws.requests == []
