@@ -475,7 +475,7 @@ static int find_keys(const struct cloud *c, const char *region, struct aws_keys 
 {
 	int rc;
 
-	buf_adds(note, "no AWS credentials: ");
+	buf_adds(note, "no AWS credentials (files below ~/.aws are not read): ");
 	rc = from_environment(c, ret, note, e);
 	if (rc == 0)
 		rc = from_web_identity(c, region, ret, note, e);

@@ -64,7 +64,6 @@ int gcp_login(const struct cloud *c, struct credential *ret, struct buf *note, s
 {
 	const char *host = cloud_env(c, "GCE_METADATA_HOST");
 	char url[512];
-	int rc;
 
 	if (!host)
 		host = "metadata.google.internal";
@@ -74,7 +73,7 @@ int gcp_login(const struct cloud *c, struct credential *ret, struct buf *note, s
 	for (unsigned tries = 1;; tries++) {
 		_cleanup_response_ struct http_response r = { 0 };
 
-		rc = ask(c, url, host, &r, note);
+		int rc = ask(c, url, host, &r, note);
 		if (rc == 1)
 			return take(&r, host, ret, e);
 		if (rc != 2 || tries == REFUSED_TRIES)

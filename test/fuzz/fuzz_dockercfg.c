@@ -17,12 +17,15 @@ static void lookup(const char *text, size_t n, const char *registry, const char 
 	int rc = dockercfg_lookup(text, n, "/cfg", registry, repo, &c, &notes, &e);
 
 	if (rc > 0) {
-		if (!c.source || (!c.username && !c.identity_token && !c.registry_token))
+		bool secret = c.username || c.identity_token || c.registry_token;
+
+		/* either a credential or the name of a helper */
+		if (!c.source || secret == !!c.helper)
 			abort();
 		if (token_basic(&c, &basic, &e) == 0 && !token_clean(buf_cstr(&basic) + 6))
 			abort();
 		credential_release(&c);
-	} else if (c.source || c.username || (rc < 0 && e.code != CODE_USAGE && e.code != CODE_INTERNAL)) {
+	} else if (c.source || c.username || c.helper || (rc < 0 && e.code != CODE_USAGE && e.code != CODE_INTERNAL)) {
 		abort();
 	}
 	buf_release(&notes);

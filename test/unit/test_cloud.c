@@ -220,6 +220,7 @@ static void test_metadata_addresses(void **state)
 {
 	static const char *const none[] = { NULL };
 	static const char *const six[] = { "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE=IPv6", NULL };
+	static const char *const eks[] = { "AWS_CONTAINER_CREDENTIALS_FULL_URI=http://[fd00:ec2::23]/v1/credentials", NULL };
 	static const char *const ecs[] = { "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI=/v2/credentials/x", NULL };
 
 	(void)state;
@@ -234,6 +235,8 @@ static void test_metadata_addresses(void **state)
 	cloud_forget();
 	assert_int_equal(try_login(ECR_HOST, CLOUD_ECR, ecs), -1);
 	assert_string_equal(asked, "GET http://169.254.170.2/v2/credentials/x\n");
+	assert_int_equal(try_login(ECR_HOST, CLOUD_ECR, eks), -1);
+	assert_string_equal(asked, "GET http://[fd00:ec2::23]/v1/credentials\n");
 	assert_int_equal(try_login("gcr.io", CLOUD_GCP, none), 0);
 	assert_string_equal(asked, "GET http://metadata.google.internal/computeMetadata/v1/instance/service-accounts/default/token\n");
 	assert_true(last_no_proxy);
@@ -301,6 +304,35 @@ static void test_ecr_refusals(void **state)
 	world[0] = (struct exchange){ "https://api.ecr-public", 400, "{\"__type\":\"AccessDeniedException\"}", NULL };
 	assert_int_equal(try_login("public.ecr.aws", CLOUD_ECR_PUBLIC, env), 0);
 	assert_non_null(strstr(notes, "ECR Public login"));
+}
+
+/* The STS of the Pod's region, else of the registry's. */
+static void test_sts_address(void **state)
+{
+	char file[64], line[128];
+
+	(void)state;
+	snprintf(file, sizeof(file), "/tmp/cloud.sts.%d", (int)getpid());
+	FILE *f = fopen(file, "w");
+	fputs("jwt-secret\n", f);
+	fclose(f);
+	snprintf(line, sizeof(line), "AWS_WEB_IDENTITY_TOKEN_FILE=%s", file);
+	const char *const pod[] = { "AWS_ROLE_ARN=arn:aws:iam::1:role/x y", "AWS_ROLE_SESSION_NAME=s", "AWS_REGION=us-west-2", line, NULL };
+	const char *const bare[] = { "AWS_ROLE_ARN=arn:aws:iam::1:role/x y", line, NULL };
+	world[0] = (struct exchange){ "https://sts.", 400, "<Error><Code>IDPCommunicationError</Code><Message>later</Message></Error>", NULL };
+	fails(ECR_HOST, CLOUD_ECR, pod, CODE_NETWORK, "IDPCommunicationError: later");
+	assert_true(err.retryable);
+	assert_string_equal(asked, "POST https://sts.us-west-2.amazonaws.com/\n");
+	assert_string_equal(last_body, "Action=AssumeRoleWithWebIdentity&Version=2011-06-15&RoleArn=arn%3Aaws%3Aiam%3A%3A1%3Arole%2Fx%20y"
+			    "&RoleSessionName=s&WebIdentityToken=jwt-secret");
+	assert_string_equal(last_headers, "Authorization: \nAccept: application/xml\n"
+			    "Content-Type: application/x-www-form-urlencoded\n");
+	world[0].body = "<Error><Code>AccessDenied</Code><Message>jwt-secret is not mine</Message></Error>";
+	fails("123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn", CLOUD_ECR, bare, CODE_AUTH, "AccessDenied: ********** is not mine");
+	assert_string_equal(asked, "POST https://sts.cn-north-1.amazonaws.com.cn/\n");
+	world[0] = (struct exchange){ "https://sts.", 200, "<Credentials><AccessKeyId>A</AccessKeyId><SecretAccessKey>&#65;</SecretAccessKey>", NULL };
+	fails(ECR_HOST, CLOUD_ECR, bare, CODE_AUTH, "STS: the answer has no usable SecretAccessKey");
+	unlink(file);
 }
 
 /* --- Azure --- */
@@ -418,7 +450,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		CASE(test_registries), CASE(test_ecr_addresses), CASE(test_ecr_endpoint_variables),
 		CASE(test_metadata_addresses), CASE(test_imds_that_lies), CASE(test_variables_with_line_ends),
-		CASE(test_ecr_refusals), CASE(test_azure_authorities), CASE(test_azure_exchange_goes_home), CASE(test_kept),
+		CASE(test_ecr_refusals), CASE(test_sts_address), CASE(test_azure_authorities), CASE(test_azure_exchange_goes_home), CASE(test_kept),
 		CASE(test_kept_that_there_is_none), CASE(test_trouble_after_a_login),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
