@@ -349,7 +349,7 @@ static int built_in_helper(const char *path, const char *key, const char *name,
 {
 	struct credential c = { .helper = strdup(name) };
 
-	if (!c.helper || asprintf(&c.source, "%s key credHelpers.%s", path, key) < 0) {
+	if (!c.helper || asprintf(&c.source, "%s, key credHelpers.%s", path, key) < 0) {
 		c.source = NULL;
 		credential_release(&c);
 		return oom(e);

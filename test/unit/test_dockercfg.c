@@ -262,7 +262,7 @@ static void test_built_in_helpers(void **state)
 		snprintf(text, sizeof(text), "{\"auths\":{\"r.io\":{}},\"credHelpers\":{\"r.io\":\"%s\"}}", names[i]);
 		assert_int_equal(lookup(text, "r.io", "a"), 1);
 		assert_string_equal(cred.helper, names[i]);
-		assert_string_equal(cred.source, "/cfg key credHelpers.r.io");
+		assert_string_equal(cred.source, "/cfg, key credHelpers.r.io");
 		assert_null(cred.password);
 		lacks(text, "other.io", "a");
 	}
