@@ -102,6 +102,7 @@ static int open_auth(struct oci_host *h, struct err *e)
 	const struct mirror_host *m = h->m;
 
 	h->auth_options = r->options.auth;
+	h->auth_options.no_cloud_login |= m->skip_verify; /* as --insecure does */
 	if (!m->registry)
 		h->auth_options.username = h->auth_options.password_file = h->auth_options.token_file = NULL;
 	if (auth_new(&h->auth, h->http, &h->auth_options, m->origin, m->name, r->ref.repo, e))
