@@ -226,7 +226,7 @@ static char *key_of(const struct layout_tree *t, const struct layout_options *o)
 
 	if (t->inner.alg != DIGEST_NONE)
 		digest_format(&t->inner, ':', inner);
-	buf_addf(&b, "1\ncodec=%d\nimage=%d\n", (int)t->codec, t->image);
+	buf_addf(&b, "2\ncodec=%d\nimage=%d\n", (int)t->codec, t->image);
 	add_text(&b, "prefix", t->prefix);
 	add_text(&b, "subdir", t->subdir);
 	add_text(&b, "single", t->single);

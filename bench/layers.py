@@ -26,8 +26,8 @@ NOTE = f"""\
 - L: an image of {FILES} layers, each a tar with one file of random bf16 weights below models/, as
   zstd -3 and gzip -6 make them smaller. CPU-s/GiB is per GiB of files. Written is what the client
   and its children gave to write calls, messages and pipes too, divided by the files: an upper bound
-  of what went to the file system. umoci takes one layer after the other and knows no zstd; with
-  gzip it runs {UMOCI_GZIP_ROUNDS} rounds only. curl into tar checks no digest; tar runs once a
+  of what went to the file system. umoci takes one layer after the other, reads all files once
+  more for its manifest of the bundle, and knows no zstd; with gzip it runs {UMOCI_GZIP_ROUNDS} rounds only. curl into tar checks no digest; tar runs once a
   layer, both at a time. fetcher checks each layer's digest and takes one of each file.
 - L's floor: receiving, hashing and the server's work spread over the cores, but not less than the
   hash of one layer on one core; and the layers decoded at the same time, to nowhere."""
@@ -141,16 +141,16 @@ class FetchImage(Fetcher):
 
 
 class Umoci(Unpacker):
-    """A copy of the image, and then its root; without umoci's own notes on each file (raw)."""
+    """A copy of the image, and then a bundle with its root."""
 
-    below = "root/"
+    below = "bundle/rootfs/"
 
     def argv(self, job):
         dest = shlex.quote(str(job.dest))
         copy = [part("skopeo"), "--insecure-policy", "--tmpdir", str(job.scratch), "copy", "-q",
                 "--src-tls-verify=false", f"docker://{job.stage.ref(job.artifact)}"]
-        return ["/bin/sh", "-c", f"{shlex.join(copy)} oci:{dest}/oci:it && {part('umoci')} raw unpack "
-                f"--rootless --image {dest}/oci:it {dest}/root"]
+        return ["/bin/sh", "-c", f"{shlex.join(copy)} oci:{dest}/oci:it && {part('umoci')} unpack "
+                f"--rootless --image {dest}/oci:it {dest}/bundle"]
 
 
 class CurlTar(Unpacker):
