@@ -156,6 +156,8 @@ int http_answer_error(long status, const struct http_response *r, const char *wh
 void http_error_words(const struct buf *body, struct buf *ret);
 bool http_is_html(const struct buf *body);
 void http_html_words(const struct buf *body, struct buf *ret);	/* 'an HTML page (title "Log in")' */
+/* A good status with a proxy's login page, or of a web server that is no registry: -1 CODE_INTEGRITY, *r is released. */
+int http_refuse_page(struct http_response *r, const char *instead_of, struct err *e);
 /*
  * The texts of a Warning header (299 - "..."), one a call: *value moves on; unescaped, without control characters; "" = of another
  * kind. false: there are no more. is_new: whether this process tells it for the first time (of 16 different ones, then never again).

@@ -183,6 +183,21 @@ void http_html_words(const struct buf *body, struct buf *ret)
 		buf_addf(ret, " (title \"%s\")", buf_cstr(&title));
 }
 
+int http_refuse_page(struct http_response *r, const char *instead_of, struct err *e)
+{
+	_cleanup_buf_ struct buf page = BUF_INIT(512);
+	char what[512];
+
+	if (!http_is_html(&r->body))
+		return 0;
+	http_html_words(&r->body, &page);
+	err_set(e, CODE_INTEGRITY,
+		"%s: answered with %s instead of %s: a web page of a proxy or a login page in the way, or no registry at "
+		"this address?", http_redacted(r->url, what, sizeof(what)), buf_cstr(&page), instead_of);
+	http_response_release(r);
+	return -1;
+}
+
 /* "404 page not found": a line of plain words. Nothing that could be an address with a signature in it. */
 static bool is_plain_line(const struct buf *body)
 {

@@ -47,21 +47,6 @@ static int check_digest(const struct digest *expected, const void *p, size_t n, 
 	return 0;
 }
 
-/* A proxy's login page, or a web server that is no registry. Releases the response. */
-static int refuse_page(const struct oci_host *h, struct http_response *resp, struct err *e)
-{
-	_cleanup_buf_ struct buf page = BUF_INIT(512);
-	char what[512];
-
-	http_html_words(&resp->body, &page);
-	err_set(e, CODE_INTEGRITY,
-		"registry %s: %s answered with %s instead of a manifest: a web page of a proxy or a login page "
-		"in the way, or no registry at this address?", h->server.name,
-		http_redacted(resp->url, what, sizeof(what)), buf_cstr(&page));
-	http_response_release(resp);
-	return -1;
-}
-
 static int request(struct oci_host *h, const char *method, const char *target, struct http_response *ret, struct err *e)
 {
 	_cleanup_free_ char *url = oci_host_url(h, "manifests", target);
@@ -77,7 +62,7 @@ static int request(struct oci_host *h, const char *method, const char *target, s
 		return err_oom(e);
 	if (http_get(h->http, h->server.authority, &q, ret, e))
 		return -1;
-	return http_is_html(&ret->body) ? refuse_page(h, ret, e) : 0;
+	return http_refuse_page(ret, "a manifest", e);
 }
 
 static bool header_digest(const struct http_response *resp, struct digest *ret)

@@ -263,7 +263,7 @@ def test_helpers_are_named(private, fetcher, dest, tmp_path):
 @pytest.mark.parametrize("text, rc", [
     ("{", 2), ("[]", 2), ('{"auths": {"HOST": {"auth": "%%%"}}}', 2),
     ('{"auths": {"HOST": {"auth": "bm8tY29sb24="}}}', 2),
-    ('{"credHelpers": {"HOST": "desktop"}}', 2),
+    ('{"credHelpers": {"HOST": "pass"}}', 2),
     ('{"auths": {}}', 20), ('{"auths": {"other.example": {"auth": "YTpi"}}}', 20),
 ], ids=["cut", "array", "not-base64", "no-colon", "helper", "empty", "no-match"])
 def test_configs_that_do_not_help(private, fetcher, dest, tmp_path, text, rc):
