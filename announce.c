@@ -54,6 +54,11 @@ int announce_new(struct announce **ret, const struct config *cfg, const atomic_i
 	pthread_mutex_init(&a->lock, NULL);
 	a->http = (struct http_options){
 		.ca_file = cfg->ca_file,
+		.extra_ca_files = cfg->extra_ca_file.v,
+		.proxy_ca_file = cfg->proxy_ca_file,
+		.tls13 = cfg->tls_min == CONFIG_TLS13,
+		.resolve = cfg->resolve.v,
+		.dns_timeout_ms = (unsigned)cfg->dns_timeout_ms,
 		.insecure = cfg->insecure,
 		.connect_timeout_ms = (unsigned)cfg->connect_timeout_ms,
 		.user_agent = FETCHER_USER_AGENT,

@@ -62,6 +62,9 @@
 #define LIMIT_RETRY_AFTER_MS (10 * 60 * 1000) /* longer waits are cut to this */
 #define LIMIT_SERVERS 32		/* mirrors, and the registry */
 #define LIMIT_HOSTS 64			/* that limits are kept for, redirect targets included; the others share one */
+#define LIMIT_HOST 255			/* a host name */
+#define LIMIT_ADDRESSES 16		/* of one host that are used */
+#define LIMIT_NAMES 64			/* hosts whose addresses are kept; redirects may name any */
 #define LIMIT_RANGES 4096		/* intervals of one blob on disk */
 
 #define LIMIT_ERR_MSG 1000		/* termination log line, bytes */

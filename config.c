@@ -763,6 +763,8 @@ void config_release(struct config *c)
 {
 	list_clear(&c->registry_config);
 	list_clear(&c->mirror);
+	list_clear(&c->extra_ca_file);
+	list_clear(&c->resolve);
 	list_clear(&c->include);
 	list_clear(&c->exclude);
 	list_clear(&c->type);

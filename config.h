@@ -44,6 +44,7 @@ enum config_layout { CONFIG_FLAT = 0, CONFIG_VERSIONS };
 enum config_fsync { CONFIG_FSYNC_END = 0, CONFIG_FSYNC_ALWAYS, CONFIG_FSYNC_NEVER };
 
 enum config_cloud { CLOUD_LOGIN_AUTO = 0, CLOUD_LOGIN_OFF };
+enum config_tls { CONFIG_TLS12 = 0, CONFIG_TLS13 };
 enum config_output { OUTPUT_TEXT = 0, OUTPUT_JSON };
 enum config_on_failure { ON_FAILURE_KEEP = 0, ON_FAILURE_EXIT };
 /* Same order as enum notify_preset (notify.h). */
@@ -64,7 +65,9 @@ struct config {
 
 	/* registry */
 	bool plain_http, insecure, allow_private_realm;
-	const char *ca_file, *cert_file, *key_file;
+	const char *ca_file, *cert_file, *key_file, *proxy_ca_file;
+	struct config_list extra_ca_file, resolve;
+	enum config_tls tls_min;
 	const char *username, *password_file, *token_file;
 	struct config_list registry_config;
 	enum config_cloud cloud_login;
@@ -92,7 +95,7 @@ struct config {
 	uint64_t speed_limit;		/* bytes per second; 0 = off */
 	uint64_t speed_time_ms;
 	uint64_t retry_timeout_ms;	/* without progress */
-	uint64_t connect_timeout_ms;
+	uint64_t connect_timeout_ms, dns_timeout_ms;
 	uint64_t deadline_ms;		/* whole pull; 0 = none */
 
 	/* volume */

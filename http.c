@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "http.h"
+#include "http_internal.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -19,15 +18,23 @@
 #define HANDSHAKES_MAX 4	/* TLS handshakes that failed: a wrong kind of server does not get better */
 #define CHALLENGES_MAX 4	/* 401s answered within one http_get */
 
-struct http {
-	struct http_options o;
-	struct tls *tls;
-	/* One idle multi handle keeps its connection for the next small exchange */
-	pthread_mutex_t lock;
-	CURLM *idle;
-};
-
 /* --- life --- */
+
+static int start_tls(struct http *h, const struct http_options *o, struct err *e)
+{
+	const struct tls_options t = {
+		.ca_file = o->ca_file,
+		.extra_ca_files = o->extra_ca_files,
+		.proxy_ca_file = o->proxy_ca_file,
+		.insecure = o->insecure,
+		.tls13 = o->tls13,
+	};
+
+	if (tls_new(&h->tls, &t, e))
+		return -1;
+	return o->cert_file ? tls_client_certificate(h->tls, o->cert_file, o->key_file,
+						     o->cert_origin ? o->cert_origin : "", e) : 0;
+}
 
 int http_new(struct http **ret, const struct http_options *o, struct err *e)
 {
@@ -51,10 +58,7 @@ int http_new(struct http **ret, const struct http_options *o, struct err *e)
 		http_free(h);
 		return err_set(e, CODE_INTERNAL, "libcurl could not start");
 	}
-	if (!o->plain &&
-	    (tls_new(&h->tls, o->ca_file, o->extra_ca_files, o->insecure, e) ||
-	     (o->cert_file && tls_client_certificate(h->tls, o->cert_file, o->key_file,
-						     o->cert_origin ? o->cert_origin : "", e)))) {
+	if (http_peer_new(h, e) || ((!o->plain || proxy_env_wants_tls(h->proxies)) && start_tls(h, o, e))) {
 		http_free(h);
 		return -1;
 	}
@@ -69,6 +73,7 @@ void http_free(struct http *h)
 		return;
 	if (h->idle)
 		curl_multi_cleanup(h->idle);
+	http_peer_free(h);
 	tls_free(h->tls);
 	pthread_mutex_destroy(&h->lock);
 	free(h);
@@ -112,11 +117,14 @@ static void __attribute__((format(printf, 2, 3))) warn(struct http *h, const cha
 CURL *http_easy_new(struct http *h)
 {
 	CURL *c = curl_easy_init();
+	struct easy *x = c ? http_peer_add(h, c) : NULL;
 
-	if (!c)
+	if (!x) {
+		curl_easy_cleanup(c);
 		return NULL;
+	}
 	curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
-	curl_easy_setopt(c, CURLOPT_PROTOCOLS_STR, h->tls ? "http,https" : "http");
+	curl_easy_setopt(c, CURLOPT_PROTOCOLS_STR, h->o.plain ? "http" : "http,https");
 	/* the end of a handle must not wait for a name server that is silent */
 	curl_easy_setopt(c, CURLOPT_QUICK_EXIT, 1L);
 	curl_easy_setopt(c, CURLOPT_FOLLOWLOCATION, 0L);
@@ -132,22 +140,8 @@ CURL *http_easy_new(struct http *h)
 		curl_easy_setopt(c, CURLOPT_SSL_VERIFYHOST, 0L);
 	}
 	if (h->tls)
-		tls_apply(h->tls, c);
+		tls_apply(&x->peer, c);
 	return c;
-}
-
-int http_easy_target(struct http *h, CURL *c, const char *url, unsigned slot, struct err *e)
-{
-	(void)h;
-	(void)slot;
-	return curl_easy_setopt(c, CURLOPT_URL, url) ? err_oom(e) : 0;
-}
-
-void http_easy_done(struct http *h, CURL *c, CURLcode rc)
-{
-	(void)h;
-	(void)c;
-	(void)rc;
 }
 
 /* --- responses --- */
@@ -262,8 +256,7 @@ static void give_multi(struct http *h, CURLM *m)
 		curl_multi_cleanup(m);
 }
 
-/* Somebody stopped us, or the time is up: nothing is tried again then. */
-static int check_over(struct http *h, struct err *e)
+int http_check_over(struct http *h, struct err *e)
 {
 	if (http_stopped(h))
 		return err_set(e, (enum code)http_stopped(h), "stopped by a signal");
@@ -284,7 +277,7 @@ static int run(struct http *h, CURLM *m, CURL *c, struct exchange *x, const char
 			return err_set(e, CODE_INTERNAL, "libcurl failed");
 		if (!running)
 			break;
-		if (check_over(h, e))
+		if (http_check_over(h, e))
 			return -1;
 		uint64_t limit = h->o.stall_timeout_ms;
 		curl_off_t connected = 0;
@@ -357,6 +350,8 @@ int http_fetch(struct http *h, const struct http_request *q, struct http_respons
 	int failed = -1;
 
 	http_redacted(q->url, what, sizeof(what));
+	if (http_peer_await(h, q, e))
+		return -1;
 	buf_init(&r.body, MAX(q->max_body, LIMIT_ERROR_BODY));
 	CURLM *m = take_multi(h);
 	CURL *c = http_easy_new(h);
@@ -365,7 +360,7 @@ int http_fetch(struct http *h, const struct http_request *q, struct http_respons
 		err_oom(e);
 		goto out;
 	}
-	if (http_easy_target(h, c, q->url, 0, e))
+	if (http_peer_aim(h, c, q->url, 0, q->no_proxy, e))
 		goto out;
 	curl_easy_setopt(c, CURLOPT_HTTPHEADER, headers);
 	curl_easy_setopt(c, CURLOPT_ERRORBUFFER, errbuf);
@@ -403,8 +398,8 @@ int http_fetch(struct http *h, const struct http_request *q, struct http_respons
 	}
 out:
 	curl_slist_free_all(headers);
-	if (c)
-		curl_easy_cleanup(c);
+	http_peer_remove(h, c);
+	curl_easy_cleanup(c);
 	if (m)
 		give_multi(h, m);
 	if (failed) {
@@ -482,7 +477,7 @@ static int get_wait(struct get *g, const char *why, uint32_t retry_after_ms, str
 	}
 	warn(g->h, "%s; trying again in %u ms", why, wait);
 	while (sys_now_ms() < until) {
-		if (check_over(g->h, e))
+		if (http_check_over(g->h, e))
 			return -1;
 		sys_sleep_ms((unsigned)MIN(until - sys_now_ms() + 1, (uint64_t)POLL_MS));
 	}
@@ -535,9 +530,9 @@ static void tell_warnings(struct get *g, const struct http_response *r)
 static int get_judge(struct get *g, const struct http_response *r, struct err *e)
 {
 	_cleanup_buf_ struct buf credentials = BUF_INIT(512);
-	char what[512];
+	char what[768];
 
-	http_redacted(g->url, what, sizeof(what));
+	http_peer_what(g->h, g->url, g->q->no_proxy, what, sizeof(what));
 	bool home = g->a && http_same_origin(g->url, g->a->origin);
 	if (home)
 		tell_warnings(g, r);

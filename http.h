@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * HTTP exchanges over libcurl: TLS set-up, one request at a time, redirects by hand,
- * retries, authentication through a callback. Knows no registry. Row 1; calls tls.
- * The bulk engine (transfer.c) builds its handles with http_easy_new/http_easy_prepare.
+ * retries, authentication through a callback, proxies and the addresses of hosts. Knows no registry. Row 1; calls tls, names,
+ * proxy. The bulk engine (transfer.c) builds its handles with http_easy_new/http_easy_prepare.
  *
  * Threads: struct http is shared; http_fetch and http_get may be called from any thread.
  */
@@ -25,6 +25,11 @@ struct http_options {
 	const char *cert_origin;	/* the only scheme://host:port it is shown to */
 	bool insecure;			/* no verification of the peer */
 	bool plain;			/* only http:// URLs will be asked for (others fail): no CA is read */
+	const char *const *extra_ca_files; /* PEM; beside the CA source, whichever it is; NULL-terminated, NULL = none */
+	const char *proxy_ca_file;	/* trusted for https:// proxies in place of all these; NULL = the same */
+	bool tls13;			/* TLS 1.3 or nothing; else 1.2 or newer */
+	const char *const *resolve;	/* "HOST:PORT:ADDR[,ADDR...]" (names.h); NULL-terminated, NULL = none */
+	unsigned dns_timeout_ms;	/* a name lookup that takes longer is CODE_DEADLINE, retryable; 0 = 10 s */
 	unsigned connect_timeout_ms;	/* 0 = 10 s */
 	unsigned stall_timeout_ms;	/* no byte for so long ends an exchange; 0 = 30 s */
 	uint64_t speed_limit;		/* bytes/s below which an exchange is given up after speed_time_ms; 0 = off */
@@ -42,7 +47,11 @@ struct http_options {
 	void *warn_arg;
 };
 
-/* curl_global_init, CA sources parsed once. Options' strings are borrowed until http_free. */
+/*
+ * curl_global_init; files that the options name are read now, other CA sources when the first https connection is made. The
+ * proxy variables of the environment hold as they are now (proxy.h). Options' strings are borrowed until http_free, which never
+ * waits for a name server.
+ */
 int http_new(struct http **ret, const struct http_options *o, struct err *e);
 void http_free(struct http *h);
 
@@ -74,11 +83,13 @@ struct http_request {
 	uint64_t max_body;		/* bytes of a 2xx body; others are cut at LIMIT_ERROR_BODY */
 	bool no_proxy;			/* metadata addresses: never through a proxy */
 	unsigned timeout_ms;		/* the whole exchange; then CODE_DEADLINE. 0 = only the stall timeout binds */
+	bool no_proxy;			/* never through a proxy: addresses of this machine's own cloud */
 };
 
 /*
  * One exchange: no redirect followed, no retry, any status is success.
- * Transport errors: CODE_NETWORK (retryable), TLS verification: CODE_NETWORK not retryable, stall: CODE_DEADLINE retryable.
+ * Transport errors: CODE_NETWORK (retryable), TLS verification: CODE_NETWORK not retryable, stall: CODE_DEADLINE retryable. A proxy
+ * that refuses to connect: CODE_AUTH (403, 407) or CODE_NETWORK; the message names the proxy and its variable, never its user info.
  */
 int http_fetch(struct http *h, const struct http_request *q, struct http_response *ret, struct err *e);
 
@@ -131,11 +142,15 @@ int http_redirect_target(const char *base, const char *location, char **ret, str
 /* A handle with all common options set (TLS, timeouts, agent, HTTP/1.1, no redirects, no signals). NULL = out of memory. */
 CURL *http_easy_new(struct http *h);
 /*
- * Points a handle of http_easy_new at url, with the address of its host that connection number `slot` shall use. Never blocks.
- * -1: out of memory.
+ * Points a handle of http_easy_new at url: through the proxy that the environment names for it, or with the addresses of its host in
+ * the order of connection number `slot` (names.h). Never blocks: a name that is not known yet is left to libcurl. -1: out of
+ * memory, or CODE_USAGE where the proxy's variable cannot be used. Before each exchange, by the thread that runs it.
  */
 int http_easy_target(struct http *h, CURL *c, const char *url, unsigned slot, struct err *e);
-/* The exchange on c ended like that: an address that failed is avoided for a while. */
+/*
+ * The exchange on c ended like that (CURLE_OPERATION_TIMEDOUT for one that was given up because it stalled): an address that failed
+ * is avoided for a while. Before the handle is used again.
+ */
 void http_easy_done(struct http *h, CURL *c, CURLcode rc);
 const char *http_ca_source(const struct http *h);	/* where the trust anchors come from, for messages */
 /* Maps a failed CURLcode to an error (see http_fetch). `what` is the redacted URL or host. */

@@ -7,7 +7,7 @@
 #include <strings.h>
 #include <time.h>
 
-#include "http.h"
+#include "http_internal.h"
 #include "json.h"
 
 static int network_error(struct err *e, enum code code, bool retryable, const char *what,
@@ -25,6 +25,8 @@ int http_curl_error(struct http *h, CURL *c, CURLcode rc, const char *errbuf, co
 	char why[CURL_ERROR_SIZE + 128], fix[256] = "";
 	long oserr = 0;
 
+	if (http_peer_explain(h, c, rc, errbuf, what, e))
+		return -1;
 	snprintf(why, sizeof(why), "%s", errbuf && *errbuf ? errbuf : curl_easy_strerror(rc));
 	if (c)
 		curl_easy_getinfo(c, CURLINFO_OS_ERRNO, &oserr);

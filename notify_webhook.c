@@ -111,6 +111,11 @@ static int connect_options(const struct webhook *w, struct http **ret, struct er
 
 	if (w->o->http) {
 		o.ca_file = w->o->http->ca_file;
+		o.extra_ca_files = w->o->http->extra_ca_files;
+		o.proxy_ca_file = w->o->http->proxy_ca_file;
+		o.tls13 = w->o->http->tls13;
+		o.resolve = w->o->http->resolve;
+		o.dns_timeout_ms = w->o->http->dns_timeout_ms;
 		o.insecure = w->o->http->insecure;
 		o.user_agent = w->o->http->user_agent;
 		o.trace = w->o->http->trace;

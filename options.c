@@ -19,6 +19,7 @@
 static const char *const layouts[] = { "flat", "versions", NULL };
 static const char *const fsyncs[] = { "end", "always", "never", NULL };
 static const char *const on_failures[] = { "keep", "exit", NULL };
+static const char *const tls_versions[] = { "1.2", "1.3", NULL };
 static const char *const presets[] = { "post", "sglang", "triton", NULL };
 static const char *const cloud_logins[] = { "auto", "off", NULL };
 static const char *const outputs[] = { "text", "json", NULL };
@@ -109,6 +110,17 @@ const struct option_info option_table[] = {
 	  FIELD(ca_file),
 	  .help = "PEM certificates to trust, and no others; default $SSL_CERT_FILE, "
 		"$SSL_CERT_DIR, the system's, then the built-in Mozilla bundle" },
+	{ .name = "extra-ca-file", .type = OPT_LIST, .commands = REMOTE, .group = "Transport", .arg = "FILE",
+	  FIELD(extra_ca_file),
+	  .help = "PEM certificates to trust beside those of --ca-file or its defaults, such as the CA of a company or of a "
+		"proxy that looks into TLS; may be given several times" },
+	{ .name = "proxy-ca-file", .type = OPT_PATH, .commands = REMOTE, .group = "Transport", .arg = "FILE",
+	  FIELD(proxy_ca_file),
+	  .help = "PEM certificates to trust, and no others, for a proxy that is itself spoken to over TLS (https_proxy=https://...); "
+		"default as for the registry" },
+	{ .name = "tls-min", .type = OPT_ENUM, .commands = REMOTE, .group = "Transport", .arg = "VERSION",
+	  .def = "1.2", .choices = tls_versions, FIELD(tls_min),
+	  .help = "oldest version of TLS to speak: 1.2 or 1.3" },
 	{ .name = "cert-file", .type = OPT_PATH, .commands = REMOTE, .group = "Transport", .arg = "FILE",
 	  FIELD(cert_file), .help = "PEM client certificate, together with --key-file" },
 	{ .name = "key-file", .type = OPT_PATH, .commands = REMOTE, .group = "Transport", .arg = "FILE",
@@ -117,6 +129,14 @@ const struct option_info option_table[] = {
 	  .help = "do not verify TLS certificates; a warning is logged on every run" },
 	{ .name = "plain-http", .type = OPT_BOOL, .commands = REMOTE, .group = "Transport", FIELD(plain_http),
 	  .help = "talk HTTP without TLS to the registry" },
+
+	{ .name = "resolve", .type = OPT_LIST, .commands = REMOTE, .group = "Transport", .arg = "HOST:PORT:ADDR[,ADDR...]",
+	  FIELD(resolve),
+	  .help = "addresses of a host, in place of the name server's, as for curl; also of a proxy; * for any HOST or PORT; may be "
+		"given several times" },
+	{ .name = "dns-timeout", .type = OPT_DURATION, .commands = REMOTE, .group = "Transport", .arg = "TIME",
+	  .def = "10s", .min = 100, .max = 24 * DAY, FIELD(dns_timeout_ms),
+	  .help = "one try to look up a name" },
 
 	{ .name = "mirror", .type = OPT_LIST, .commands = REMOTE, .group = "Mirrors", .arg = "URL", FIELD(mirror),
 	  .help = "ask this host for content before the registry; tags are still resolved by the registry, and every byte is verified; "

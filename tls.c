@@ -3,6 +3,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,16 +23,20 @@
 #include "ca_bundle.h"
 #include "http.h"
 #include "sys.h"
+#include "tls_internal.h"
 
 #define CA_FILE_MAX (16 * MIB)
 
 struct tls {
+	pthread_mutex_t lock;		/* of the reading of what was not named */
+	bool loaded;
 	mbedtls_x509_crt chain;
+	mbedtls_x509_crt proxy_chain;	/* empty = the same */
 	mbedtls_x509_crt own;		/* client certificate; own_origin "" = none */
 	mbedtls_pk_context own_key;
 	char own_origin[512];
 	const int *suites;
-	bool insecure;
+	bool insecure, tls13;
 	char source[LIMIT_PATH];
 };
 
@@ -72,18 +77,18 @@ static size_t count(const mbedtls_x509_crt *crt)
 }
 
 /* PEM (several) or one DER certificate. Returns how many were added. */
-static size_t load_file(struct tls *t, const char *path)
+static size_t load_file(mbedtls_x509_crt *chain, const char *path)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT(CA_FILE_MAX);
-	size_t before = count(&t->chain);
+	size_t before = count(chain);
 
 	if (sys_read_file(AT_FDCWD, path, &b) || b.len == 0)
 		return 0;
 	/* PEM input must include its NUL; single bad certificates in a bundle are skipped */
-	mbedtls_x509_crt_parse(&t->chain, (const unsigned char *)b.data, b.len + 1);
-	if (count(&t->chain) == before)
-		mbedtls_x509_crt_parse_der(&t->chain, (const unsigned char *)b.data, b.len);
-	return count(&t->chain) - before;
+	mbedtls_x509_crt_parse(chain, (const unsigned char *)b.data, b.len + 1);
+	if (count(chain) == before)
+		mbedtls_x509_crt_parse_der(chain, (const unsigned char *)b.data, b.len);
+	return count(chain) - before;
 }
 
 static size_t load_dir(struct tls *t, const char *path)
@@ -99,7 +104,7 @@ static size_t load_dir(struct tls *t, const char *path)
 		if (d->d_name[0] == '.')
 			continue;
 		if (snprintf(name, sizeof(name), "%s/%s", path, d->d_name) < (int)sizeof(name))
-			n += load_file(t, name);
+			n += load_file(&t->chain, name);
 	}
 	closedir(dir);
 	return n;
@@ -121,7 +126,33 @@ static size_t load_builtin(struct tls *t)
 	return n;
 }
 
-static int load(struct tls *t, const char *ca_file, struct err *e)
+static int load_named(mbedtls_x509_crt *chain, const char *path, const char *flag, struct err *e)
+{
+	if (load_file(chain, path))
+		return 0;
+	return err_set(e, CODE_USAGE, "no CA certificate could be read from %s%s; give a readable PEM file", path, flag);
+}
+
+/* What the user named. Files that are none are better known before anything else is done. */
+static int load_user(struct tls *t, const struct tls_options *o, struct err *e)
+{
+	const char *env_file = getenv("SSL_CERT_FILE");
+	const char *named = o->ca_file ? o->ca_file : env_file && *env_file ? env_file : NULL;
+
+	if (named) {
+		snprintf(t->source, sizeof(t->source), "%s", named);
+		t->loaded = true;
+		if (load_named(&t->chain, named, o->ca_file ? " (--ca-file)" : " (SSL_CERT_FILE)", e))
+			return -1;
+	}
+	for (size_t i = 0; o->extra_ca_files && o->extra_ca_files[i]; i++)
+		if (load_named(&t->chain, o->extra_ca_files[i], " (an extra CA file)", e))
+			return -1;
+	return o->proxy_ca_file ? load_named(&t->proxy_chain, o->proxy_ca_file, " (--proxy-ca-file)", e) : 0;
+}
+
+/* What nobody named; some 140 certificates, which take milliseconds. */
+static void load_default(struct tls *t)
 {
 	static const char *const usual[] = {
 		"/etc/ssl/certs/ca-certificates.crt",	/* Debian, Ubuntu, Alpine */
@@ -129,58 +160,51 @@ static int load(struct tls *t, const char *ca_file, struct err *e)
 		"/etc/ssl/ca-bundle.pem",		/* openSUSE */
 		"/etc/ssl/cert.pem",			/* Alpine, BSDs */
 	};
-	const char *env_file = getenv("SSL_CERT_FILE"), *env_dir = getenv("SSL_CERT_DIR");
-	const char *named = ca_file ? ca_file : env_file && *env_file ? env_file : NULL;
+	const char *env_dir = getenv("SSL_CERT_DIR");
 
-	if (named) {
-		snprintf(t->source, sizeof(t->source), "%s", named);
-		if (load_file(t, named) == 0)
-			return err_set(e, CODE_USAGE,
-				       "no CA certificate could be read from %s (%s); give a readable PEM file",
-				       named, ca_file ? "--ca-file" : "SSL_CERT_FILE");
-		return 0;
-	}
 	if (env_dir && *env_dir && load_dir(t, env_dir)) {
 		snprintf(t->source, sizeof(t->source), "%s", env_dir);
-		return 0;
+		return;
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(usual); i++) {
-		if (load_file(t, usual[i])) {
+		if (load_file(&t->chain, usual[i])) {
 			snprintf(t->source, sizeof(t->source), "%s", usual[i]);
-			return 0;
+			return;
 		}
 	}
 	snprintf(t->source, sizeof(t->source), "built-in Mozilla bundle");
-	if (load_builtin(t) == 0)
-		return err_set(e, CODE_INTERNAL, "the built-in CA bundle is empty");
-	return 0;
+	load_builtin(t);
 }
 
-static int load_extra(struct tls *t, const char *const *files, struct err *e)
+static void load_once(struct tls *t)
 {
-	for (size_t i = 0; files && files[i]; i++)
-		if (load_file(t, files[i]) == 0)
-			return err_set(e, CODE_USAGE, "no CA certificate could be read from %s; give a readable PEM file", files[i]);
-	return 0;
+	pthread_mutex_lock(&t->lock);
+	if (!t->loaded)
+		load_default(t);
+	t->loaded = true;
+	pthread_mutex_unlock(&t->lock);
 }
 
-int tls_new(struct tls **ret, const char *ca_file, const char *const *extra_ca_files, bool insecure, struct err *e)
+int tls_new(struct tls **ret, const struct tls_options *o, struct err *e)
 {
 	struct tls *t = calloc(1, sizeof(*t));
 
 	if (!t)
 		return err_oom(e);
+	pthread_mutex_init(&t->lock, NULL);
 	mbedtls_x509_crt_init(&t->chain);
+	mbedtls_x509_crt_init(&t->proxy_chain);
 	mbedtls_x509_crt_init(&t->own);
 	mbedtls_pk_init(&t->own_key);
-	t->insecure = insecure;
+	t->insecure = o->insecure;
+	t->tls13 = o->tls13;
 	t->suites = cpu_has_aes() ? aes_first : chacha_first;
 	/* parsing keys uses PSA, which must be up before threads start */
 	if (psa_crypto_init() != PSA_SUCCESS) {
 		tls_free(t);
 		return err_set(e, CODE_INTERNAL, "the crypto library could not start (no entropy?)");
 	}
-	if (load(t, ca_file, e) || load_extra(t, extra_ca_files, e)) {
+	if (load_user(t, o, e)) {
 		tls_free(t);
 		return -1;
 	}
@@ -193,8 +217,10 @@ void tls_free(struct tls *t)
 	if (!t)
 		return;
 	mbedtls_x509_crt_free(&t->chain);
+	mbedtls_x509_crt_free(&t->proxy_chain);
 	mbedtls_x509_crt_free(&t->own);
 	mbedtls_pk_free(&t->own_key);
+	pthread_mutex_destroy(&t->lock);
 	free(t);
 }
 
@@ -227,33 +253,71 @@ int tls_client_certificate(struct tls *t, const char *cert_file, const char *key
 
 const char *tls_source(const struct tls *t)
 {
-	return t->source;
+	return *t->source ? t->source : "the system";
+}
+
+static int on_verify(void *arg, mbedtls_x509_crt *crt, int depth, uint32_t *flags)
+{
+	if (*flags)
+		tls_complain(arg, crt, depth, *flags);
+	return 0;
+}
+
+/*
+ * libcurl asks this for the proxy's handshake as well as for the server's behind it, and does not say which it is. tls_aim gave the
+ * proxy's a list of ciphers of its own; a server's has the library's. Were it ever otherwise, no client certificate would be shown.
+ */
+static bool is_proxy(const mbedtls_ssl_config *conf)
+{
+	return conf->MBEDTLS_PRIVATE(ciphersuite_list) != mbedtls_ssl_list_ciphersuites();
 }
 
 static CURLcode on_ssl_ctx(CURL *c, void *ssl_config, void *arg)
 {
-	const struct tls *t = arg;
+	struct tls_peer *peer = arg;
+	struct tls *t = peer->tls;
 	mbedtls_ssl_config *conf = ssl_config;
-
 	char *url = NULL;
 
-	mbedtls_ssl_conf_ca_chain(conf, (mbedtls_x509_crt *)&t->chain, NULL);
+	peer->proxy = is_proxy(conf);
+	peer->flags = 0;
+	*peer->words = '\0';
+	if (peer->proxy && count(&t->proxy_chain)) {
+		mbedtls_ssl_conf_ca_chain(conf, &t->proxy_chain, NULL);
+	} else if (!t->insecure || peer->proxy) {
+		load_once(t);
+		mbedtls_ssl_conf_ca_chain(conf, &t->chain, NULL);
+	}
 	mbedtls_ssl_conf_ciphersuites(conf, t->suites);
-	if (t->insecure)
+	if (t->insecure && !peer->proxy)
 		mbedtls_ssl_conf_authmode(conf, MBEDTLS_SSL_VERIFY_NONE);
+	else
+		mbedtls_ssl_conf_verify(conf, on_verify, peer);
+	if (peer->proxy)
+		return CURLE_OK;
 	curl_easy_getinfo(c, CURLINFO_EFFECTIVE_URL, &url);
 	if (*t->own_origin && url && http_same_origin(url, t->own_origin) &&
-	    mbedtls_ssl_conf_own_cert(conf, (mbedtls_x509_crt *)&t->own,
-				      (mbedtls_pk_context *)&t->own_key))
+	    mbedtls_ssl_conf_own_cert(conf, &t->own, &t->own_key))
 		return CURLE_SSL_CERTPROBLEM;
 	return CURLE_OK;
 }
 
-void tls_apply(const struct tls *t, CURL *c)
+void tls_apply(struct tls_peer *peer, CURL *c)
 {
+	long least = peer->tls->tls13 ? CURL_SSLVERSION_TLSv1_3 : CURL_SSLVERSION_TLSv1_2;
+
 	curl_easy_setopt(c, CURLOPT_SSL_CTX_FUNCTION, on_ssl_ctx);
-	curl_easy_setopt(c, CURLOPT_SSL_CTX_DATA, (void *)t);
+	curl_easy_setopt(c, CURLOPT_SSL_CTX_DATA, peer);
+	curl_easy_setopt(c, CURLOPT_SSLVERSION, least);
+	curl_easy_setopt(c, CURLOPT_PROXY_SSLVERSION, least);
 	/* libcurl must not load, and parse, a bundle of its own for each connection */
 	curl_easy_setopt(c, CURLOPT_CAINFO, NULL);
 	curl_easy_setopt(c, CURLOPT_CAPATH, NULL);
+	curl_easy_setopt(c, CURLOPT_PROXY_CAINFO, NULL);
+	curl_easy_setopt(c, CURLOPT_PROXY_CAPATH, NULL);
+}
+
+void tls_aim(CURL *c, bool tls_proxy)
+{
+	curl_easy_setopt(c, CURLOPT_PROXY_TLS13_CIPHERS, tls_proxy ? "TLS_AES_128_GCM_SHA256" : NULL);
 }
