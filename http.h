@@ -25,7 +25,6 @@ struct http_options {
 	const char *cert_origin;	/* the only scheme://host:port it is shown to */
 	bool insecure;			/* no verification of the peer */
 	bool plain;			/* only http:// URLs will be asked for (others fail): no CA is read */
-	const char *const *extra_ca_files; /* PEM; beside the CA source, whichever it is; NULL-terminated, NULL = none */
 	const char *proxy_ca_file;	/* trusted for https:// proxies in place of all these; NULL = the same */
 	bool tls13;			/* TLS 1.3 or nothing; else 1.2 or newer */
 	const char *const *resolve;	/* "HOST:PORT:ADDR[,ADDR...]" (names.h); NULL-terminated, NULL = none */

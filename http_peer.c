@@ -325,8 +325,10 @@ static bool explain_certificate(struct http *h, const struct easy *x, const char
 }
 
 /* Mbed TLS's codes come in libcurl's text alone. */
-static bool explain_handshake(struct http *h, const char *why, const char *what, struct err *e)
+static bool explain_handshake(struct http *h, const struct easy *x, CURLcode rc, const char *why, const char *what,
+			      struct err *e)
 {
+	bool alert = strstr(why, "-0x7780"); /* also as the first answer, where TLS 1.3 wants a client certificate */
 	char text[500];
 
 	if (strstr(why, "-0x6E80") || strstr(why, "protocol version")) {
@@ -334,12 +336,15 @@ static bool explain_handshake(struct http *h, const char *why, const char *what,
 			 h->o.tls13 ? "; --tls-min 1.2 would allow more" : ", and nothing older is spoken here");
 		return say(e, CODE_NETWORK, false, what, text);
 	}
-	if (!strstr(why, "-0x7780"))
+	if (x->peer.shown && (alert || rc == CURLE_SSL_CONNECT_ERROR))
+		snprintf(text, sizeof(text), "the server broke TLS off after it had shown its certificate (%.200s); %s", why,
+			 h->o.cert_file ? "it may refuse the client certificate of --cert-file" :
+					  "it may want a client certificate: --cert-file and --key-file");
+	else if (alert)
+		snprintf(text, sizeof(text), "the server refuses TLS with an alert; it may speak nothing that %s allows, or not "
+			 "serve this name", h->o.tls13 ? "--tls-min 1.3" : "TLS 1.2 or 1.3");
+	else
 		return false;
-	snprintf(text, sizeof(text), "the server broke TLS off with an alert; %s, it may speak nothing that %s allows, or not serve "
-		 "this name", h->o.cert_file ? "it may refuse the certificate of --cert-file" :
-					       "it may want a client certificate (--cert-file and --key-file)",
-		 h->o.tls13 ? "--tls-min 1.3" : "TLS 1.2 or 1.3");
 	say(e, CODE_NETWORK, true, what, text);
 	if (e)
 		e->sys_errno = EPROTO; /* http_get gives up on these after a few tries */
@@ -372,6 +377,6 @@ bool http_peer_explain(struct http *h, CURL *c, CURLcode rc, const char *errbuf,
 	if (x->proxy && explain_proxy(x, c, rc, why, what, e))
 		return true;
 	if (rc == CURLE_SSL_CONNECT_ERROR || rc == CURLE_RECV_ERROR || rc == CURLE_SEND_ERROR)
-		return explain_handshake(h, why, what, e);
+		return explain_handshake(h, x, rc, why, what, e);
 	return false;
 }

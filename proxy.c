@@ -177,13 +177,16 @@ static char *url_part(CURLU *u, CURLUPart which, unsigned flags)
 	return copy;
 }
 
-/* A user name or password with a control character would be a second header line. */
-static bool clean(const char *s)
+/* libcurl decodes none that holds a control character: that would be a second header line. */
+static bool has(CURLU *u, CURLUPart which)
 {
-	for (; s && *s; s++)
-		if ((unsigned char)*s < 0x20 || *s == 0x7f)
-			return false;
-	return true;
+	char *part = NULL;
+	bool there = curl_url_get(u, which, &part, 0) == CURLUE_OK;
+
+	if (there)
+		explicit_bzero(part, strlen(part));
+	curl_free(part);
+	return there;
 }
 
 static const char *parse_parts(struct proxy *p, CURLU *u)
@@ -200,7 +203,7 @@ static const char *parse_parts(struct proxy *p, CURLU *u)
 		return "its scheme is none of http, https, socks4, socks4a, socks5, socks5h";
 	if (port && str_u64(str_of(port), &number) && number <= 65535)
 		p->port = (unsigned)number;
-	if (!clean(p->user) || !clean(p->password))
+	if ((!p->user && has(u, CURLUPART_USER)) || (!p->password && has(u, CURLUPART_PASSWORD)))
 		return "its user name or password holds a control character";
 	p->tls = strcasecmp(scheme, "https") == 0;
 	if (asprintf(&p->name, "%s://%s:%u", scheme, p->host, p->port) < 0) {

@@ -258,6 +258,7 @@ const char *tls_source(const struct tls *t)
 
 static int on_verify(void *arg, mbedtls_x509_crt *crt, int depth, uint32_t *flags)
 {
+	((struct tls_peer *)arg)->shown = true;
 	if (*flags)
 		tls_complain(arg, crt, depth, *flags);
 	return 0;
@@ -280,6 +281,7 @@ static CURLcode on_ssl_ctx(CURL *c, void *ssl_config, void *arg)
 	char *url = NULL;
 
 	peer->proxy = is_proxy(conf);
+	peer->shown = false;
 	peer->flags = 0;
 	*peer->words = '\0';
 	if (peer->proxy && count(&t->proxy_chain)) {

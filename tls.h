@@ -44,6 +44,7 @@ const char *tls_source(const struct tls *t);	/* for messages: path or "built-in 
 struct tls_peer {
 	struct tls *tls;
 	bool proxy;		/* the certificates were a proxy's */
+	bool shown;		/* a certificate came: the other side does speak TLS */
 	uint32_t flags;		/* MBEDTLS_X509_BADCERT_*; 0 = nothing wrong */
 	char words[480];	/* what is wrong: names, dates, this machine's time; printable; "" = nothing */
 };

@@ -25,6 +25,7 @@ parts='
 test docker-registry docker-registry usr/bin/docker-registry --version
 test nginx nginx usr/sbin/nginx -v
 test haproxy haproxy usr/sbin/haproxy -v
+test tinyproxy tinyproxy-bin usr/bin/tinyproxy -v
 test oras oras usr/bin/oras version
 test skopeo skopeo usr/bin/skopeo --version
 test htpasswd apache2-utils usr/bin/htpasswd -nbB -C 4 user word

@@ -3,12 +3,13 @@
 the user. Loopback is not special."""
 
 import ssl
+import time
 
 import pytest
 
 from faultserver import FaultServer
 from lib import oci
-from lib.certs import Authority
+from lib.certs import Authority, Pair
 from lib.content import Content, data
 from lib.look import holds, last_words, nothing_published
 from lib.registry import Nginx, Registry
@@ -108,6 +109,137 @@ def test_bad_certificates(start, authority, registry, sample, fetcher, dest, tmp
     holds(dest, files)
 
 
+# -- what is said of a certificate that is refused ------------------------------------------------
+
+
+def refused(start, registry, sample, fetcher, dest, name, pair, *flags):
+    server = start(Nginx, "nginx-says-" + name, proxy=registry.url, tls=pair)
+    words = last_words(fetcher("pull", *flags, sample[0].on(server), dest, timeout=20).exits(30))
+    assert "certificate" in words
+    return words
+
+
+def test_expired_says_when_and_what_time_it_is_here(start, authority, registry, sample, fetcher, dest):
+    words = refused(start, registry, sample, fetcher, dest, "expired", authority.issue("old", expired=True),
+                    "--ca-file", authority.ca)
+    now = time.strftime("%Y-%m-%dT", time.gmtime())
+    assert "expired" in words and "2020-02-01T00:00:00Z" in words and now in words and "clock" in words
+    assert "--ca-file" not in words
+
+
+def test_not_yet_valid_says_from_when(start, authority, registry, sample, fetcher, dest):
+    """On a node whose clock stands in the past every certificate is of the future."""
+    words = refused(start, registry, sample, fetcher, dest, "future", authority.issue("young", future=True),
+                    "--ca-file", authority.ca)
+    assert "not yet valid" in words and "2090-01-01T00:00:00Z" in words and "clock" in words
+
+
+def test_wrong_host_says_which_names_there_are(start, authority, registry, sample, fetcher, dest):
+    pair = authority.issue("elsewhere", san="DNS:elsewhere.test,DNS:*.models.test,IP:10.1.2.3,IP:fd00::7")
+    words = refused(start, registry, sample, fetcher, dest, "host", pair, "--ca-file", authority.ca)
+    for name in ("elsewhere.test", "*.models.test", "10.1.2.3", "fd00::7"):
+        assert name in words
+
+
+def test_many_names_are_cut(start, authority, registry, sample, fetcher, dest):
+    pair = authority.issue("many", san=",".join(f"DNS:n{i}.test" for i in range(50)))
+    words = refused(start, registry, sample, fetcher, dest, "many", pair, "--ca-file", authority.ca)
+    assert "n0.test" in words and "n40.test" not in words and "..." in words and "one of its names" in words
+
+
+def test_names_of_a_certificate_are_not_believed(start, authority, registry, sample, fetcher, dest):
+    """Escape sequences in a name reach neither terminal nor log."""
+    pair = authority.issue("esc", san="DNS:a\x1b[31mred.test")
+    words = refused(start, registry, sample, fetcher, dest, "esc", pair, "--ca-file", authority.ca)
+    assert "\x1b" not in words and "red.test" in words
+
+
+def test_unknown_ca_is_named(start, registry, sample, fetcher, dest, tmp_path, authority):
+    other = Authority(tmp_path / "x", "Somebody's Own CA")
+    words = refused(start, registry, sample, fetcher, dest, "unknown", other.issue("server"),
+                    "--ca-file", authority.ca)
+    assert "Somebody's Own CA" in words and "--ca-file" in words and "--extra-ca-file" in words
+    assert str(authority.ca) in words
+
+
+def test_self_signed_is_said(start, registry, sample, fetcher, dest, tmp_path):
+    own = Authority(tmp_path / "x", "lonely")
+    words = refused(start, registry, sample, fetcher, dest, "self", Pair(own.ca, own.key))
+    assert "self-signed" in words and "lonely" in words
+
+
+def test_chain_whose_root_is_not_trusted(start, registry, sample, fetcher, dest, tmp_path, authority):
+    other = Authority(tmp_path / "x", "Unknown Root")
+    pair = other.issue("server")
+    chain = tmp_path / "chain.pem"
+    chain.write_bytes(pair.cert.read_bytes() + other.ca.read_bytes())
+    words = refused(start, registry, sample, fetcher, dest, "chain", Pair(chain, pair.key), "--ca-file", authority.ca)
+    assert "Unknown Root" in words
+
+
+def test_a_plain_http_server_is_told_at_once(sample, fetcher, dest):
+    words = last_words(fetcher("pull", sample[0].ref, dest, timeout=20).exits(30))
+    assert "does not speak TLS" in words and "--plain-http" in words
+
+
+# -- CAs beside the others; versions --------------------------------------------------------------
+
+
+def test_extra_ca_file(registry_tls, sample, fetcher, dest, tmp_path):
+    """Added to the built-in ones, to --ca-file, to SSL_CERT_FILE; several."""
+    other = Authority(tmp_path / "other", "another CA")
+    p, files = sample
+    fetcher("pull", "--extra-ca-file", other.ca, "--extra-ca-file", registry_tls.ca, p.on(registry_tls), dest).ok()
+    fetcher("resolve", "--ca-file", other.ca, "--extra-ca-file", registry_tls.ca, p.on(registry_tls)).ok()
+    fetcher("resolve", "--ca-file", registry_tls.ca, "--extra-ca-file", other.ca, p.on(registry_tls)).ok()
+    fetcher("resolve", p.on(registry_tls), env={"SSL_CERT_FILE": str(other.ca),
+                                                "FETCHER_EXTRA_CA_FILE": str(registry_tls.ca)}).ok()
+    fetcher("resolve", "--extra-ca-file", other.ca, p.on(registry_tls), timeout=20).exits(30)
+    holds(dest, files)
+
+
+@pytest.mark.parametrize("flag", ["--extra-ca-file", "--proxy-ca-file"])
+def test_ca_files_that_are_none(registry_tls, sample, fetcher, dest, tmp_path, flag):
+    for path in (tmp_path / "missing.pem", tmp_path):
+        words = last_words(fetcher("pull", flag, path, sample[0].on(registry_tls), dest).exits(2))
+        assert str(path) in words and flag in words
+
+
+def test_tls_min(nginx_tls12, nginx_tls13, authority, sample, fetcher, dest):
+    p, files = sample
+    flags = ["--ca-file", authority.ca, "--tls-min", "1.3", "--retry-timeout", "500ms"]
+    words = last_words(fetcher("pull", *flags, p.on(nginx_tls12), dest, timeout=20).exits(30))
+    assert "TLS" in words and "1.3" in words and "--tls-min" in words
+    fetcher("pull", *flags, p.on(nginx_tls13), dest).ok()
+    fetcher("pull", "--ca-file", authority.ca, "--tls-min", "1.2", p.on(nginx_tls12), str(dest) + "2").ok()
+    fetcher("pull", "--tls-min", "1.1", p.on(nginx_tls12), dest).exits(2)
+    holds(dest, files)
+
+
+def test_client_certificate_that_a_handshake_demands(authority, server_pair, faults, fetcher, dest):
+    """As Go's servers do it: the alert comes in the handshake (1.2) or with the first answer (1.3)."""
+    for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*server_pair)
+        context.load_verify_locations(authority.ca)
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.minimum_version = context.maximum_version = version
+        with FaultServer(store=faults.store, tls=context) as server:
+            art = server.artifact({"a": b"x"})
+            words = last_words(fetcher("pull", "--ca-file", authority.ca, "--retry-timeout", "20s", art.ref, dest,
+                                       timeout=30).exits(30))
+        assert "client certificate" in words and "--cert-file" in words, (version, words)
+
+
+@pytest.mark.parametrize("location", ["ftp://x/y", "file:///etc/passwd", "https://u:p@127.0.0.1/y", "//", "gopher://x/"])
+def test_redirect_to_another_scheme_is_refused(faults_tls, authority, fetcher, dest, location):
+    """[O29] [K30]"""
+    art = faults_tls.artifact({"a": data(1, 1000)})
+    faults_tls.rule("blob", redirect=location)
+    fetcher("pull", "--ca-file", authority.ca, "--retry-timeout", "500ms", art.ref, dest, timeout=20).exits(30)
+    nothing_published(dest)
+
+
 def test_insecure_is_logged_on_every_run(sample, registry_tls, fetcher, dest):
     p, _ = sample
     for _ in range(2):
@@ -155,6 +287,7 @@ def test_the_man_in_the_middle_sees_no_credentials(faults, authority, fetcher, d
 
 @pytest.mark.parametrize("kind", ["blob", "manifest"])
 def test_redirect_from_https_to_http_is_refused(faults_tls, authority, fetcher, dest, kind):
+    """[O29] [K30]"""
     with FaultServer(store=faults_tls.store) as plain:
         art = faults_tls.artifact({"a": data(1, 100_000)})
         faults_tls.rule(kind, redirect=lambda r: plain.base + r.target)
@@ -175,6 +308,7 @@ def test_plain_http_flag_does_not_allow_the_downgrade(faults_tls, faults, author
 
 
 def test_redirect_from_http_to_https_is_followed(faults, faults_tls, authority, fetcher, dest):
+    """[O29]"""
     art = faults.artifact({"a": data(1, 1000)})
     faults_tls.store.blobs.update(faults.blobs)
     faults.rule("blob", redirect=lambda r: faults_tls.base + r.target)
@@ -232,7 +366,7 @@ def test_files_that_are_none(mutual, authority, sample, fetcher, dest, tmp_path,
 
 def test_client_certificate_is_not_shown_to_redirect_targets(faults_tls, authority, server_pair,
                                                              fetcher, dest):
-    """It names the user; storage on another origin has no business with it."""
+    """It names the user; storage on another origin has no business with it. [K30]"""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*server_pair)
     context.load_verify_locations(authority.ca)
@@ -273,6 +407,7 @@ def test_server_that_speaks_tls_1_1_only(start, authority, registry, server_pair
     r = fetcher("pull", "--ca-file", authority.ca, "--retry-timeout", "500ms",
                 sample[0].on(server), dest)
     assert r.rc == 30, r
+    assert "TLS 1.2" in last_words(r)
 
 
 def test_tls_with_password(start, authority, server_pair, fetcher, dest, tmp_path):

@@ -79,6 +79,11 @@ static void test_defaults(void **state)
 	assert_string_equal(cfg.termination_log, "/dev/termination-log");
 	assert_false(cfg.insecure || cfg.plain_http || cfg.quiet || cfg.verbose);
 	assert_null(cfg.include.v);
+	assert_int_equal(cfg.tls_min, CONFIG_TLS12);
+	assert_int_equal(cfg.dns_timeout_ms, 10000);
+	assert_null(cfg.resolve.v);
+	assert_null(cfg.extra_ca_file.v);
+	assert_null(cfg.proxy_ca_file);
 }
 
 static void test_operands_of_pull(void **state)

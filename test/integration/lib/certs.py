@@ -37,8 +37,8 @@ class Authority:
         return path
 
     def issue(self, name, san="IP:127.0.0.1,IP:::1,DNS:localhost", expired=False, client=False,
-              rsa=False):
-        """Pair for a server (or a client). expired: it ended yesterday. san: subjectAltName."""
+              rsa=False, future=False):
+        """Pair for a server (or a client). expired: it ended in 2020; future: it begins in 2090. san: subjectAltName."""
         base = self.dir / name
         cert, key, request = f"{base}.pem", f"{base}.key", f"{base}.csr"
         kind = ["rsa:2048"] if rsa else ["ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
@@ -51,6 +51,8 @@ class Authority:
         span = ["-days", "20"]
         if expired:
             span = ["-not_before", "20200101000000Z", "-not_after", "20200201000000Z"]
+        if future:
+            span = ["-not_before", "20900101000000Z", "-not_after", "20910101000000Z"]
         command("openssl", "x509", "-req", "-in", request, "-CA", self.ca, "-CAkey", self.key,
                 "-CAcreateserial", *span, "-extfile", extensions, "-out", cert)
         return Pair(cert, key)
