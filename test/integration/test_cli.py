@@ -510,10 +510,13 @@ def test_http_proxy_and_no_proxy(fetcher, faults, dest, tmp_path):
     holds(dest, {"a": data(1, 1000)})
     seen = len(faults.requests)
     assert seen
-    env = {"http_proxy": f"http://127.0.0.1:{free_port()}", "no_proxy": "127.0.0.1"}
-    fetcher.pull(art.ref, tmp_path / "direct", env=env).ok()
+    env = {"http_proxy": f"http://127.0.0.1:{free_port()}", "no_proxy": "registry.invalid"}
+    ref = art.ref.replace("127.0.0.1", "registry.invalid")
+    known = ["--retry-timeout", "200ms", "--resolve", "registry.invalid:*:127.0.0.1"]
+    fetcher.pull(ref, tmp_path / "direct", *known, env=env).ok()
     env["no_proxy"] = "example.com"
-    fetcher.pull(art.ref, tmp_path / "proxied", "--retry-timeout", "200ms", env=env).exits(30)
+    fetcher.pull(ref, tmp_path / "proxied", *known, env=env).exits(30)
+    fetcher.pull(art.ref, tmp_path / "loopback", *known, env=env).ok()
 
 
 # -- install -------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from faultserver import FaultServer
 from lib import oci
 from lib.certs import Authority
 from lib.content import Content, data
@@ -35,6 +36,10 @@ def named_pair(authority):
 def secure(start, registry, authority, named_pair):
     """nginx with TLS before `registry`, as registry.test."""
     return start(Nginx, "nginx-named", proxy=registry.url, tls=named_pair, ca=authority.ca)
+
+
+def port(server):
+    return server.host.rpartition(":")[2]
 
 
 def at_name(server, pushed):
@@ -166,6 +171,27 @@ def test_a_proxy_of_https_sees_no_credentials(start, authority, named_pair, samp
             assert line.startswith("CONNECT ")
             assert set(headers) <= {"host", "user-agent", "proxy-connection"}, headers
     assert auth not in r.err
+
+
+def test_the_proxys_password_goes_to_that_proxy_alone(faults, authority, named_pair, fetcher, dest):
+    """Not through the tunnel, not to a host that is reached directly, not to another proxy; the same connections serve all."""
+    body = data(5, 4 * MIB)
+    with FaultServer(store=faults.store, tls=tuple(named_pair)) as secure, FaultServer(store=faults.store) as direct, \
+            Proxy(NAMES, user=("bob", "s3cret")) as mine, Proxy(NAMES) as other:
+        faults.artifact({"a": body, "b": body[:MIB]})
+        faults.rule(faults.artifact({"a": body}).digest_of("a"), redirect=lambda r: f"http://direct.test:{port(direct)}{r.target}")
+        faults.rule(faults.artifact({"b": body[:MIB]}).digest_of("b"),
+                    redirect=lambda r: f"https://{NAME}:{port(secure)}{r.target}")
+        ref = faults.artifact({"a": body, "b": body[:MIB]}).ref
+        for number, tunnel in enumerate((other, mine)):
+            url = mine.url_with("bob", "s3cret") if tunnel is mine else tunnel.url
+            env = {"http_proxy": mine.url_with("bob", "s3cret"), "https_proxy": url, "no_proxy": "direct.test"}
+            fetcher.pull(ref.replace("127.0.0.1", NAME), f"{dest}{number}", "--range-size", "256KiB", "--concurrency", "2",
+                         "--ca-file", authority.ca, "--resolve", "direct.test:*:127.0.0.1", env=env).ok()
+        assert other.lines("CONNECT") and mine.lines("CONNECT")
+        assert not any("proxy-authorization" in h for _, h in other.seen)
+        for server in (faults, secure, direct):
+            assert server.requests and not any("proxy-authorization" in r.headers for r in server.requests)
 
 
 @pytest.fixture(scope="module")
