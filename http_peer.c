@@ -324,6 +324,21 @@ static bool explain_certificate(struct http *h, const struct easy *x, const char
 	return true;
 }
 
+/* A new connection that ended at once: the alert that TLS 1.3 sends to who shows no certificate may be lost to a broken pipe. */
+static bool explain_silence(struct http *h, const struct easy *x, CURLcode rc, const char *why, const char *what, struct err *e)
+{
+	char text[500];
+	long status = 0, connects = 0;
+
+	curl_easy_getinfo(x->c, CURLINFO_RESPONSE_CODE, &status);
+	curl_easy_getinfo(x->c, CURLINFO_NUM_CONNECTS, &connects);
+	if (rc == CURLE_SSL_CONNECT_ERROR || status || !connects || !x->peer.shown || h->o.cert_file)
+		return false;
+	snprintf(text, sizeof(text), "the server ended TLS before it answered (%.200s); if it wants a client certificate: --cert-file and "
+		 "--key-file", why);
+	return say(e, CODE_NETWORK, true, what, text);
+}
+
 /* Mbed TLS's codes come in libcurl's text alone. */
 static bool explain_handshake(struct http *h, const struct easy *x, CURLcode rc, const char *why, const char *what,
 			      struct err *e)
@@ -344,7 +359,7 @@ static bool explain_handshake(struct http *h, const struct easy *x, CURLcode rc,
 		snprintf(text, sizeof(text), "the server refuses TLS with an alert; it may speak nothing that %s allows, or not "
 			 "serve this name", h->o.tls13 ? "--tls-min 1.3" : "TLS 1.2 or 1.3");
 	else
-		return false;
+		return explain_silence(h, x, rc, why, what, e);
 	say(e, CODE_NETWORK, true, what, text);
 	if (e)
 		e->sys_errno = EPROTO; /* http_get gives up on these after a few tries */
@@ -376,7 +391,7 @@ bool http_peer_explain(struct http *h, CURL *c, CURLcode rc, const char *errbuf,
 		return explain_certificate(h, x, what, e);
 	if (x->proxy && explain_proxy(x, c, rc, why, what, e))
 		return true;
-	if (rc == CURLE_SSL_CONNECT_ERROR || rc == CURLE_RECV_ERROR || rc == CURLE_SEND_ERROR)
+	if (rc == CURLE_SSL_CONNECT_ERROR || rc == CURLE_RECV_ERROR || rc == CURLE_SEND_ERROR || rc == CURLE_GOT_NOTHING)
 		return explain_handshake(h, x, rc, why, what, e);
 	return false;
 }

@@ -90,6 +90,7 @@ static struct http_options http_options_of(const struct oci_repo *r, const struc
 	if (mirror && patience) {
 		o.stall_timeout_ms = o.stall_timeout_ms ? MIN(o.stall_timeout_ms, patience) : patience;
 		o.connect_timeout_ms = o.connect_timeout_ms ? MIN(o.connect_timeout_ms, patience) : patience;
+		o.dns_timeout_ms = o.dns_timeout_ms ? MIN(o.dns_timeout_ms, patience) : patience;
 	}
 	if (mirror)
 		o.retry_budget_ms = 1;

@@ -202,7 +202,7 @@ def test_extra_ca_file(registry_tls, sample, fetcher, dest, tmp_path):
 def test_ca_files_that_are_none(registry_tls, sample, fetcher, dest, tmp_path, flag):
     for path in (tmp_path / "missing.pem", tmp_path):
         words = last_words(fetcher("pull", flag, path, sample[0].on(registry_tls), dest).exits(2))
-        assert str(path) in words and flag in words
+        assert str(path) in words
 
 
 def test_tls_min(nginx_tls12, nginx_tls13, authority, sample, fetcher, dest):
@@ -226,7 +226,7 @@ def test_client_certificate_that_a_handshake_demands(authority, server_pair, fau
         context.minimum_version = context.maximum_version = version
         with FaultServer(store=faults.store, tls=context) as server:
             art = server.artifact({"a": b"x"})
-            words = last_words(fetcher("pull", "--ca-file", authority.ca, "--retry-timeout", "20s", art.ref, dest,
+            words = last_words(fetcher("pull", "--ca-file", authority.ca, "--retry-timeout", "3s", art.ref, dest,
                                        timeout=30).exits(30))
         assert "client certificate" in words and "--cert-file" in words, (version, words)
 
