@@ -80,7 +80,6 @@ struct http_request {
 	const char *body;
 	size_t body_len;
 	uint64_t max_body;		/* bytes of a 2xx body; others are cut at LIMIT_ERROR_BODY */
-	bool no_proxy;			/* metadata addresses: never through a proxy */
 	unsigned timeout_ms;		/* the whole exchange; then CODE_DEADLINE. 0 = only the stall timeout binds */
 	bool no_proxy;			/* never through a proxy: addresses of this machine's own cloud */
 };
