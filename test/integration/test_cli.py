@@ -166,6 +166,17 @@ def test_help(fetcher, command):
         assert "fetcher " + command in text.out
 
 
+def test_help_on_credentials(fetcher):
+    """One screen; the man page has it as well."""
+    lines = fetcher("help", "auth").ok().out.splitlines()
+    assert len(lines) <= 24 and max(map(len, lines)) <= 80
+    text = "\n".join(lines)
+    for word in ("--username", "--token-file", "--registry-config", "DOCKER_CONFIG", ".docker", "REGISTRY_AUTH_FILE",
+                 ".dockerconfigjson", "dockercfg", "HOST/team", "ECR", "GCR", "ACR", "--cloud-login", "mirror"):
+        assert word in text, word
+    assert "SH CREDENTIALS" in fetcher("help", "--man").ok().out
+
+
 def test_help_needs_no_sane_environment(fetcher):
     fetcher("help", env={"FETCHER_NONSENSE": "1"}).ok()
     fetcher("pull", "--help", env={"FETCHER_STALL_TIMEOUT": "x"}).ok()
