@@ -189,7 +189,7 @@ static int unicode(struct parser *s, unsigned digits, struct buf *ret)
 		buf_addc(ret, (char)c);
 	} else {
 		unsigned more = c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;
-		buf_addc(ret, (char)((0xf00 >> more & 0xff) | c >> 6 * more));
+		buf_addc(ret, (char)((0xff00 >> (more + 1) & 0xff) | c >> 6 * more));
 		while (more--)
 			buf_addc(ret, (char)(0x80 | (c >> 6 * more & 0x3f)));
 	}

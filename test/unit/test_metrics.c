@@ -349,6 +349,28 @@ static void notifications(void **state)
 	assert_true(series("fetcher_notify_total{sink=\"other\",result=\"success\"}") == 2 * (200 - 13));
 }
 
+static void servers(void **state)
+{
+	const struct metrics_server some = { .bytes = 10, .requests = 2, .misses = 3, .fallbacks = 4, .hits = 5 };
+	char name[400];
+
+	(void)state;
+	metrics_served("10.0.0.1:4001", &some);
+	metrics_served("10.0.0.1:4001", &some);
+	metrics_served("reg\"\n", &some);
+	assert_true(series("fetcher_server_bytes_total{server=\"10.0.0.1:4001\"}") == 20);
+	assert_true(series("fetcher_server_requests_total{server=\"10.0.0.1:4001\"}") == 4);
+	assert_true(series("fetcher_server_misses_total{server=\"10.0.0.1:4001\"}") == 6);
+	assert_true(series("fetcher_server_fallbacks_total{server=\"10.0.0.1:4001\"}") == 8);
+	assert_true(series("fetcher_server_hits_total{server=\"reg\\\"\\\\x0a\"}") == 5);
+	for (int i = 0; i < 100; i++) {
+		snprintf(name, sizeof(name), "host-%03d-%0245d", i, 0);
+		metrics_served(name, &some);
+	}
+	/* 20 places: the two above, 17 of these, and one for all the rest; and it fits where it has to */
+	assert_true(series("fetcher_server_bytes_total{server=\"other\"}") == 10 * (100 - 17));
+}
+
 static void hostile_text(void **state)
 {
 	static char ref[3000];
@@ -487,6 +509,7 @@ int main(void)
 		cmocka_unit_test(hostile_text),
 		cmocka_unit_test(stopped),
 		cmocka_unit_test(notifications),
+		cmocka_unit_test(servers),
 		cmocka_unit_test(small_buffers),
 		cmocka_unit_test(stalls),
 		cmocka_unit_test(the_file),
