@@ -36,7 +36,7 @@ struct blob_server {
 	 */
 	unsigned first_byte_ms;
 
-	/* Written by transfer, read by anybody. */
+	/* Written by transfer (bad and fallbacks by oci too: trouble with a document), read by anybody. */
 	atomic_bool bad;		/* a mirror that is not asked again in this run */
 	atomic_uint_fast64_t bytes;	/* body bytes received from it, or from where it redirected to */
 	atomic_uint_fast64_t requests;
