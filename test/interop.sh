@@ -3,9 +3,10 @@
 #
 # test/interop.sh [ARGUMENT OF PYTEST]...
 #
-# Tests with tools that Debian does not have: gets them below build/interop, then runs test/interop. A tool that cannot be
-# had is no failure: the tests that want it are skipped and say why. `make test` does not run this. Tools of the table need
-# a Go of 1.26 or later; modctl (0.2.2 was used) and zot (2.1.20) are taken from PATH where they are there.
+# Tests with tools that Debian does not have, or not for this: gets them below build/interop, then runs test/interop. A tool
+# that cannot be had is no failure: the tests that want it are skipped and say why. `make test` does not run this. Tools of the
+# table need a Go of 1.26 or later; modctl (0.2.2 was used), zot (2.1.20, built with sync) and spegel (0.7.4) are taken from PATH
+# where they are there.
 #
 # A further tool is one line in the table (and a function get_KIND where it comes from elsewhere); a further part is one
 # test_*.py in test/interop.
@@ -22,6 +23,8 @@ export PATH
 tools='
 crane go github.com/google/go-containerregistry/cmd/crane@v0.22.1 crane
 regctl go github.com/regclient/regclient/cmd/regctl@v0.11.7 regctl
+containerd deb containerd containerd
+ctr deb containerd ctr
 distribution go github.com/distribution/distribution/v3/cmd/registry@v3.1.2 registry
 kustomize go sigs.k8s.io/kustomize/kustomize/v5@v5.8.1 kustomize
 kserve module github.com/kserve/kserve@v0.20.0 kserve
@@ -46,6 +49,11 @@ get_module() {
 	fi
 	ln -s "$(timeout 900 go mod download -json "$1" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')" "$3/$2"
 	[ -d "$3/$2" ] || { go mod download "$1" 2>&1 || return 1; }
+}
+
+# get_deb SOURCE NAME FOLDER: one program of the machine's own Debian, unpacked and not installed; it needs libc alone.
+get_deb() {
+	(cd "$3" && apt-get -q download "$1" && dpkg-deb -x ./*.deb root && mv "root/usr/bin/$2" .)
 }
 
 # get_pypi SOURCE NAME FOLDER: in an environment of its own, which has to stay where it was made.

@@ -3,8 +3,10 @@
 import json
 import os
 import pathlib
+import socket
 import subprocess
 
+from lib.look import until
 from lib.oci import Api
 from lib.proc import Server, free_port
 
@@ -47,12 +49,21 @@ class Distribution(OtherRegistry):
 
 
 class Zot(OtherRegistry):
+    """upstream: a server whose artifacts it fetches when it is asked for them (zot's sync, on demand)."""
+
     name = "zot"
 
+    def __init__(self, dir, program, upstream=None):
+        self.upstream = upstream
+        super().__init__(dir, program)
+
     def argv(self):
+        sync = {"enable": True, "registries": [{"urls": [self.upstream.url], "onDemand": True, "tlsVerify": False,
+                                                "content": [{"prefix": "**"}]}]} if self.upstream else None
         return [self.program, "serve", self.configure("zot.json", {
             "distSpecVersion": "1.1.1", "storage": {"rootDirectory": str(self.data)},
-            "http": {"address": "127.0.0.1", "port": str(self.port)}, "log": {"level": "info"}})]
+            "http": {"address": "127.0.0.1", "port": str(self.port)}, "log": {"level": "info"},
+            **({"extensions": {"sync": sync}} if sync else {})})]
 
 
 class Crane(OtherRegistry):
@@ -62,6 +73,73 @@ class Crane(OtherRegistry):
 
     def argv(self):
         return [self.program, "registry", "serve", "--address", self.host, "--disk", str(self.data)]
+
+
+class Containerd(Server):
+    """A node's containerd, with nothing but its store, all of it in one folder. fetch(ref) leaves there what a kubelet's pull
+    leaves."""
+
+    name = "containerd"
+    # what looks at the machine, or writes outside of root and state; the later names are those of containerd 2
+    unwanted = ["internal.v1.opt", "internal.v1.restart", "runtime.v1.linux", "runtime.v2.task", "monitor.v1.cgroups",
+                "grpc.v1.tasks", "service.v1.tasks-service", "grpc.v1.cri", "cri.v1.images", "cri.v1.runtime", "nri.v1.nri",
+                "tracing.processor.v1.otlp", "internal.v1.tracing", "monitor.task.v1.cgroups", "podsandbox.controller.v1",
+                *(f"snapshotter.v1.{name}" for name in ("aufs", "blockfile", "btrfs", "devmapper", "erofs", "overlayfs", "zfs"))]
+
+    def __init__(self, dir, program, ctr):
+        super().__init__(dir)
+        self.socket = self.dir / "s"    # short: a socket's path has 107 characters at most
+        self.content = self.dir / "root/io.containerd.content.v1.content"
+        owner = {"uid": os.getuid(), "gid": os.getgid()}
+        toml = ["version = 2", f'root = "{self.dir}/root"', f'state = "{self.dir}/state"',
+                f"disabled_plugins = {json.dumps(['io.containerd.' + name for name in self.unwanted])}"]
+        for table, address in (("grpc", self.socket), ("ttrpc", self.dir / "t")):
+            toml += [f"[{table}]", f'address = "{address}"', *(f"{key} = {value}" for key, value in owner.items())]
+        (self.dir / "config.toml").write_text("\n".join(toml) + "\n")
+        self.ctr = Tool(ctr, self.dir / "ctr", "--address", self.socket, "--namespace", "k8s.io")
+        self.launch([program, "--config", str(self.dir / "config.toml")], str(self.socket))
+
+    def _wait_port(self, host, port):
+        def ready():
+            assert self.process.poll() is None, self.log()[-3000:]
+            with socket.socket(socket.AF_UNIX) as sock:
+                return sock.connect_ex(port) == 0
+        until(ready)
+
+    def fetch(self, ref):
+        self.ctr("content", "fetch", "--plain-http", ref)
+
+
+class Spegel(OtherRegistry):
+    """Spegel before that containerd. What neither it nor another node has is a 404.
+
+    address    where the registry listens, and router the peers' protocol; others find a node whose addresses are not loopback
+    peer       another node, of another address: Spegel takes its own port for that of all nodes, so this one gets that port
+    """
+
+    name = "spegel"
+
+    def __init__(self, dir, program, node, address="127.0.0.1", router="127.0.0.1", peer=None):
+        self.node = node
+        self.address = address
+        self.router = router
+        self.peer = peer
+        self.bootstrap = f"127.0.0.1:{free_port()}"
+        super().__init__(dir, program)
+
+    def argv(self):
+        if self.peer:
+            self.port = self.peer.port
+        self.host = f"{self.address}:{self.port}"
+        self.url = f"http://{self.host}"
+        return [self.program, "registry", "--registry-addr", self.host, "--router-addr", f"{self.router}:0",
+                "--bootstrap-kind", "http", "--http-bootstrap-addr", self.bootstrap,
+                "--http-bootstrap-peer", f"http://{(self.peer or self).bootstrap}", "--mirror-resolve-timeout", "2s",
+                "--metrics-addr", f"127.0.0.1:{free_port()}", "--data-dir", str(self.data),
+                "--containerd-sock", str(self.node.socket), "--containerd-content-path", str(self.node.content)]
+
+    def _wait_port(self, host, port):
+        super()._wait_port(self.address, self.port)
 
 
 class Tool:
