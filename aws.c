@@ -206,6 +206,8 @@ static int sts_refused(const struct http_response *r, const char *url, const cha
 
 	aws_xml_text(doc, "Error", "Code", &code);
 	aws_xml_text(doc, "Error", "Message", &message);
+	cloud_mask(code, (const char *[]){ jwt, NULL });
+	cloud_mask(message, (const char *[]){ jwt, NULL });
 	/* the identity provider could not be reached by STS */
 	bool passing = http_status_retryable(r->status) || str_eq(code, "IDPCommunicationError");
 	err_set(e, passing ? CODE_NETWORK : CODE_AUTH, "web identity: %s: refused with %ld (%s: %s)", url, r->status,
@@ -213,7 +215,6 @@ static int sts_refused(const struct http_response *r, const char *url, const cha
 	if (e) {
 		e->http_status = (int)r->status;
 		e->retryable = passing;
-		secret_mask(e->msg, jwt);
 	}
 	return -1;
 }
@@ -372,10 +373,7 @@ static int from_container(const struct cloud *c, struct aws_keys *ret, struct bu
 		return err_wrap(e, "container credentials");
 	if (r.status == 200)
 		return keys_of_json(&r, "the container credentials", ret, e);
-	cloud_refused(&r, "container credentials", "code", "message", e);
-	if (e)
-		secret_mask(e->msg, token);
-	return -1;
+	return cloud_refused(&r, "container credentials", "code", "message", (const char *[]){ token, NULL }, e);
 }
 
 /* --- the instance --- */
@@ -407,7 +405,7 @@ static int imds_ask(const struct imds *m, const char *method, const char *path, 
 	if (ret->status == 200)
 		return 1;
 	if (http_status_retryable(ret->status))
-		return cloud_refused(ret, "IMDS", NULL, NULL, e);
+		return cloud_refused(ret, "IMDS", NULL, NULL, NULL, e);
 	buf_addf(note, "IMDS at %s: %ld%s", m->base, ret->status, ret->status == 404 ? ", no role here" : "");
 	return 0;
 }
@@ -651,12 +649,7 @@ static int ecr_login(const struct ecr *x, struct credential *ret, struct err *e)
 	if (r.status == 200)
 		return ecr_take(x, &r, now, ret, e);
 	snprintf(what, sizeof(what), "AWS credentials of %s: %s", x->keys.source, x->url);
-	cloud_refused(&r, what, "__type", "message", e);
-	if (e) {
-		secret_mask(e->msg, x->keys.secret);
-		secret_mask(e->msg, x->keys.token);
-	}
-	return -1;
+	return cloud_refused(&r, what, "__type", "message", (const char *[]){ x->keys.secret, x->keys.token, NULL }, e);
 }
 
 int aws_login(const struct cloud *c, bool public, struct credential *ret, struct buf *note, struct err *e)

@@ -104,10 +104,7 @@ static int workload_identity(const struct cloud *c, const char *tenant, const ch
 	snprintf(what, sizeof(what), "workload identity: %s", buf_cstr(&url));
 	if (r.status == 200)
 		return take_access_token(&r, what, ret, e);
-	cloud_refused(&r, what, "error", "error_description", e);
-	if (e)
-		secret_mask(e->msg, assertion);
-	return -1;
+	return cloud_refused(&r, what, "error", "error_description", (const char *[]){ assertion, NULL }, e);
 }
 
 /* --- managed identity --- */
@@ -150,7 +147,7 @@ static int managed_identity(const struct cloud *c, char **ret, struct buf *note,
 	if (r.status == 200)
 		return take_access_token(&r, "IMDS", ret, e);
 	/* 400: no identity is assigned to this machine, or none with that client id */
-	cloud_refused(&r, "IMDS", "error", "error_description", &own);
+	cloud_refused(&r, "IMDS", "error", "error_description", NULL, &own);
 	if (own.retryable) {
 		*e = own;
 		return -1;
@@ -177,12 +174,8 @@ static int exchange(const struct cloud *c, const char *token, struct credential 
 	add_field(&form, "access_token", token);
 	if (post_form(c, url, &form, &r, e) < 0)
 		return err_wrap(e, "exchange of the Azure token");
-	if (r.status != 200) {
-		cloud_refused(&r, url, "error", "error_description", e);
-		if (e)
-			secret_mask(e->msg, token);
-		return -1;
-	}
+	if (r.status != 200)
+		return cloud_refused(&r, url, "error", "error_description", (const char *[]){ token, NULL }, e);
 	if (cloud_json(&r, url, &doc, e) < 0)
 		return -1;
 	return cloud_json_secret(doc.root, "refresh_token", url, &ret->identity_token, e);

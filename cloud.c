@@ -152,7 +152,21 @@ int cloud_json_secret(yyjson_val *obj, const char *key, const char *who, char **
 	return 0;
 }
 
-int cloud_refused(const struct http_response *r, const char *who, const char *code, const char *text, struct err *e)
+void cloud_mask(struct str words, const char *const *secrets)
+{
+	char *p = (char *)(uintptr_t)words.p;	/* a part of a document or body of ours */
+
+	for (; secrets && *secrets; secrets++) {
+		_cleanup_secret_buf_ struct buf encoded = BUF_INIT(LIMIT_TOKEN * 4);
+
+		secret_mask_bytes(p, words.n, *secrets);
+		if (buf_add_urlencoded(&encoded, *secrets, "") == 0)
+			secret_mask_bytes(p, words.n, buf_cstr(&encoded));
+	}
+}
+
+int cloud_refused(const struct http_response *r, const char *who, const char *code, const char *text,
+		  const char *const *secrets, struct err *e)
 {
 	_cleanup_secret_json_ struct json_doc doc = { 0 };
 	struct str c = { "", 0 }, t = { "", 0 };
@@ -164,6 +178,8 @@ int cloud_refused(const struct http_response *r, const char *who, const char *co
 		if (text && json_str(doc.root, text, &t) == 0)
 			json_str(doc.root, "Message", &t);	/* some of AWS's services */
 	}
+	cloud_mask(c, secrets);
+	cloud_mask(t, secrets);
 	json_show(c, shown_code, sizeof(shown_code));
 	json_show(t, shown_text, sizeof(shown_text));
 	bool passing = http_status_retryable(r->status);

@@ -29,10 +29,13 @@ int cloud_json(const struct http_response *r, const char *who, struct json_doc *
 /* A member that must be there, and fit for a header. The caller frees with secret_free. CODE_AUTH. */
 int cloud_json_secret(yyjson_val *obj, const char *key, const char *who, char **ret, struct err *e);
 /*
- * A refused exchange: words of the service (its fields named code and text of a JSON object; may be NULL), 429 and 5xx are
- * CODE_NETWORK and retryable, others CODE_AUTH. Returns -1.
+ * A refused exchange: words of the service (its fields named code and text of a JSON object; may be NULL) without what it was sent
+ * (secrets: NULL-terminated, may be NULL), 429 and 5xx are CODE_NETWORK and retryable, others CODE_AUTH. Returns -1.
  */
-int cloud_refused(const struct http_response *r, const char *who, const char *code, const char *text, struct err *e);
+int cloud_refused(const struct http_response *r, const char *who, const char *code, const char *text,
+		  const char *const *secrets, struct err *e);
+/* Overwrites secrets inside a service's words, in place, also URL-encoded ones; before they are cut, since half of one is none to find. */
+void cloud_mask(struct str words, const char *const *secrets);
 /* "timed out" or what else stopped an exchange, for a note. */
 const char *cloud_why(const struct err *e, char *ret, size_t n);
 /* http(s)://host[:port][/path] of a variable, without blanks, user info, query: else CODE_USAGE. A slash at the end is left off. */

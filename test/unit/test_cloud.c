@@ -330,6 +330,14 @@ static void test_sts_address(void **state)
 	world[0].body = "<Error><Code>AccessDenied</Code><Message>jwt-secret is not mine</Message></Error>";
 	fails("123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn", CLOUD_ECR, bare, CODE_AUTH, "AccessDenied: ********** is not mine");
 	assert_string_equal(asked, "POST https://sts.cn-north-1.amazonaws.com.cn/\n");
+	/* nor the beginning of it, where the words are cut */
+	char cut[600] = "<Error><Code>AccessDenied</Code><Message>";
+	size_t n = strlen(cut);
+	memset(cut + n, 'x', 388);
+	snprintf(cut + n + 388, sizeof(cut) - n - 388, " jwt-secret is not mine</Message></Error>");
+	world[0].body = cut;
+	fails(ECR_HOST, CLOUD_ECR, bare, CODE_AUTH, "xxx ***");
+	assert_null(strstr(err.msg, "jwt"));
 	world[0] = (struct exchange){ "https://sts.", 200, "<Credentials><AccessKeyId>A</AccessKeyId><SecretAccessKey>&#65;</SecretAccessKey>", NULL };
 	fails(ECR_HOST, CLOUD_ECR, bare, CODE_AUTH, "STS: the answer has no usable SecretAccessKey");
 	unlink(file);
