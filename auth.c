@@ -133,7 +133,7 @@ static int find_credential(const struct auth_options *o, const char *registry, c
 				    looked, e);
 	if (rc > 0 && c.helper && o->no_cloud_login)
 		rc = err_set(e, CODE_USAGE, "%s: docker-credential-%s cannot run here, and its built-in "
-			     "login is off (--cloud-login off, --insecure)", c.source, c.helper);
+			     "login is off (--cloud-login off, --insecure, plain HTTP)", c.source, c.helper);
 	if (rc > 0 && c.registry_token && !token_clean(c.registry_token))
 		rc = err_set(e, CODE_USAGE,
 			     "%s: the token holds characters that no header can carry", c.source);
@@ -158,7 +158,7 @@ static int find_cloud(struct auth *a, bool found, struct credential *c, struct e
 	if (kind == CLOUD_NONE)
 		return 0;
 	if (a->o.no_cloud_login) {
-		buf_addf(&a->looked, "%sno cloud login (--cloud-login off, or --insecure)", a->looked.len ? ", " : "");
+		buf_addf(&a->looked, "%sno cloud login (--cloud-login off, --insecure, or plain HTTP)", a->looked.len ? ", " : "");
 		return 0;
 	}
 	return cloud_login(&q, kind, c, &a->looked, e);
@@ -730,17 +730,20 @@ int auth_new(struct auth **ret, struct http *h, const struct auth_options *o, co
 {
 	__attribute__((cleanup(credential_release))) struct credential c = { 0 };
 	bool named = o->username || o->token_file || (o->config_files && *o->config_files);
+	struct auth_options own = *o;
 	struct auth *a;
 
 	if (check_options(o, e) < 0)
 		return -1;
-	if (named && find_credential(o, registry, repo, &c, NULL, e) < 0)
+	/* what a cloud gives us is good for more than this registry, and no registry of a cloud speaks plain HTTP */
+	own.no_cloud_login |= !cloud_safe(origin);
+	if (named && find_credential(&own, registry, repo, &c, NULL, e) < 0)
 		return -1;
 	a = calloc(1, sizeof(*a));
 	if (!a)
 		return err_oom(e);
 	a->http = h;
-	a->o = *o;
+	a->o = own;
 	a->registry = registry;
 	a->repo = repo;
 	a->looked = BUF_INIT(DOCKERCFG_NOTES_MAX + CLOUD_NOTES_MAX);

@@ -24,7 +24,7 @@ struct auth_options {
 	const char *username;		/* with password_file; beats config files */
 	const char *password_file;	/* line ends at its end do not count */
 	const char *token_file;		/* a registry token sent as Bearer as it is; not with username */
-	bool no_cloud_login;		/* --cloud-login off, or --insecure (cloud.h) */
+	bool no_cloud_login;		/* --cloud-login off, or --insecure; plain HTTP has none either (cloud.h) */
 	bool allow_private_realm;	/* token realm on a private address other than the registry's */
 	/* Tests only; NULL = the process's environment, http_fetch, sys_now_ms */
 	const char *const *environ_override;

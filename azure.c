@@ -53,19 +53,6 @@ static const char *default_authority(const char *registry)
 	return "https://login.microsoftonline.com";
 }
 
-static bool is_loopback(const char *url)
-{
-	static const char *const hosts[] = { "http://127.0.0.1", "http://localhost", "http://[::1]" };
-
-	for (size_t i = 0; i < ARRAY_SIZE(hosts); i++) {
-		size_t n = strlen(hosts[i]);
-
-		if (strncasecmp(url, hosts[i], n) == 0 && (url[n] == ':' || url[n] == '/' || !url[n]))
-			return true;
-	}
-	return false;
-}
-
 static int token_url(const struct cloud *c, const char *tenant, struct buf *ret, struct err *e)
 {
 	const char *authority = cloud_env(c, "AZURE_AUTHORITY_HOST");
@@ -75,7 +62,7 @@ static int token_url(const struct cloud *c, const char *tenant, struct buf *ret,
 	if (cloud_base_url("AZURE_AUTHORITY_HOST", authority, ret, e) < 0)
 		return -1;
 	/* as Azure's own libraries have it: the assertion is a secret */
-	if (strncasecmp(authority, "https://", 8) != 0 && !is_loopback(authority))
+	if (!cloud_safe(authority))
 		return err_set(e, CODE_USAGE, "AZURE_AUTHORITY_HOST must be an https:// URL");
 	if (!cloud_plain(tenant, "-."))
 		return err_set(e, CODE_USAGE, "AZURE_TENANT_ID is not a tenant's id or domain");

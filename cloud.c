@@ -58,6 +58,21 @@ enum cloud_kind cloud_of_helper(const char *name, const char *registry)
 	return CLOUD_NONE;
 }
 
+bool cloud_safe(const char *url)
+{
+	static const char *const hosts[] = { "http://127.0.0.1", "http://localhost", "http://[::1]" };
+
+	if (strncasecmp(url, "https://", 8) == 0)
+		return true;
+	for (size_t i = 0; i < ARRAY_SIZE(hosts); i++) {
+		size_t n = strlen(hosts[i]);
+
+		if (strncasecmp(url, hosts[i], n) == 0 && (url[n] == ':' || url[n] == '/' || !url[n]))
+			return true;
+	}
+	return false;
+}
+
 static const char *kind_name(enum cloud_kind kind)
 {
 	static const char *const names[] = { [CLOUD_NONE] = "", [CLOUD_ECR] = "ECR login",

@@ -20,7 +20,8 @@
  *     managed identity by IMDS: AZURE_CLIENT_ID selects one; AZURE_POD_IDENTITY_AUTHORITY_HOST replaces http://169.254.169.254
  *
  * Secrets travel over HTTPS, but for metadata addresses and endpoints that one of these variables names as http://; the exchange
- * of ACR goes to the registry's own origin alone. No redirect is followed.
+ * of ACR goes to the registry's own origin alone. No redirect is followed. A registry that is reached over plain HTTP gets no login
+ * (auth.c), since what a login brings is good for other registries as well.
  *
  * What a login brought is kept by the process until 80 % of its life, and that there was none for ten minutes. Thread safe.
  */
@@ -48,6 +49,9 @@ struct cloud {
 enum cloud_kind cloud_of_registry(const char *registry);
 /* What docker-credential-NAME would do for that registry; CLOUD_NONE: not built in. */
 enum cloud_kind cloud_of_helper(const char *name, const char *registry);
+
+/* May an identity travel to an http(s) URL without user info? https:// or this machine itself. */
+bool cloud_safe(const char *url);
 
 /*
  * 1: *ret is filled (life_ms too). 0: no credentials of that cloud are here, or, but for ECR, they were refused; notes (may be

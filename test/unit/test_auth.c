@@ -831,6 +831,24 @@ static void test_options(void **state)
 	}
 }
 
+/* An identity of a cloud is not for plain HTTP, whatever the name of the registry, and whoever names a helper. */
+static void test_no_cloud_login_in_the_clear(void **state)
+{
+	const char *files[] = { cfg, NULL };
+	struct auth_options o = { .config_files = files };
+	struct auth *x = NULL;
+	FILE *f = fopen(cfg, "w");
+
+	(void)state;
+	fputs("{\"credHelpers\":{\"gcr.io\":\"gcr\"}}", f);
+	fclose(f);
+	assert_int_equal(auth_new(&x, NULL, &o, "http://gcr.io:80", "gcr.io", "a", &err), -1);
+	assert_int_equal(err.code, CODE_USAGE);
+	assert_non_null(strstr(err.msg, "plain HTTP"));
+	assert_int_equal(auth_new(&x, NULL, &o, "https://gcr.io:443", "gcr.io", "a", &err), 0);
+	auth_free(x);
+}
+
 /* --- threads --- */
 
 static int slow_exchange(void *ctx, const struct http_request *q, struct http_response *ret,
@@ -949,6 +967,7 @@ int main(void)
 		T(test_basic_half_empty),
 		T(test_fixed_tokens),
 		T(test_options),
+		T(test_no_cloud_login_in_the_clear),
 		T(test_one_renewal_for_all),
 		T(test_life),
 	};

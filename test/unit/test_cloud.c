@@ -158,6 +158,20 @@ static void test_registries(void **state)
 	assert_int_equal(cloud_of_helper("pass", ECR_HOST), CLOUD_NONE);
 }
 
+static void test_where_an_identity_may_go(void **state)
+{
+	(void)state;
+	assert_true(cloud_safe("https://reg.example:443"));
+	assert_true(cloud_safe("http://127.0.0.1:5000"));
+	assert_true(cloud_safe("http://localhost"));
+	assert_true(cloud_safe("http://[::1]:80/x"));
+	static const char *const unsafe[] = { "http://gcr.io:80", "http://localhost.example:80", "http://127.0.0.1.example", "http://10.0.0.1:80",
+					      "http://[::1%25x]:80", "ftp://127.0.0.1", "" };
+	for (size_t i = 0; i < ARRAY_SIZE(unsafe); i++)
+		if (cloud_safe(unsafe[i]))
+			fail_msg("%s", unsafe[i]);
+}
+
 /* --- ECR --- */
 
 static void test_ecr_addresses(void **state)
@@ -456,7 +470,7 @@ int main(void)
 {
 #define CASE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		CASE(test_registries), CASE(test_ecr_addresses), CASE(test_ecr_endpoint_variables),
+		CASE(test_where_an_identity_may_go), CASE(test_registries), CASE(test_ecr_addresses), CASE(test_ecr_endpoint_variables),
 		CASE(test_metadata_addresses), CASE(test_imds_that_lies), CASE(test_variables_with_line_ends),
 		CASE(test_ecr_refusals), CASE(test_sts_address), CASE(test_azure_authorities), CASE(test_azure_exchange_goes_home), CASE(test_kept),
 		CASE(test_kept_that_there_is_none), CASE(test_trouble_after_a_login),
