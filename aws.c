@@ -10,6 +10,7 @@
 #include "token.h"
 
 #define ECR_LIFE_MS (12 * 60 * 60 * 1000) /* when the answer does not say */
+#define LIFE_LEAST_S 60
 #define SKEW_S 60		/* a clock that far off explains a refused signature */
 #define IMDS_TRIES 2
 #define IMDS_TOKEN_TTL "300"
@@ -384,7 +385,7 @@ struct imds {
 	struct buf token_line;	/* "X-aws-ec2-metadata-token: ..." */
 };
 
-/* One question, asked again once. 1 with a 200, 0 with a note, -1 passing trouble of a server that is there. */
+/* One question, asked again once. 1 with a 200, 0 with a note, -1 passing trouble of a server that is there, or it is all over. */
 static int imds_ask(const struct imds *m, const char *method, const char *path, struct http_response *ret, struct buf *note,
 		    struct err *e)
 {
@@ -396,8 +397,13 @@ static int imds_ask(const struct imds *m, const char *method, const char *path, 
 
 	if ((size_t)snprintf(url, sizeof(url), "%s%s", m->base, path) >= sizeof(url))
 		return err_set(e, CODE_AUTH, "IMDS: the name of the role is too long");
-	for (unsigned i = 0; i < IMDS_TRIES && rc < 0; i++)
+	for (unsigned i = 0; i < IMDS_TRIES && rc < 0; i++) {
 		rc = cloud_fetch(m->c, (struct http_request){ .method = method, .url = url, .headers = headers }, true, ret, &own);
+		if (rc < 0 && cloud_is_over(&own)) {
+			*e = own;
+			return -1;
+		}
+	}
 	if (rc < 0) {
 		buf_addf(note, "IMDS at %s: %s", m->base, cloud_why(&own, why, sizeof(why)));
 		return 0;
@@ -593,8 +599,8 @@ static uint64_t life_of(yyjson_val *data, int64_t now)
 	yyjson_val *v = yyjson_obj_get(data, "expiresAt");
 	double at = yyjson_is_num(v) ? yyjson_get_num(v) : 0;
 
-	/* seconds since 1970, perhaps with a fraction and an exponent; what cannot be is left out */
-	if (!(at > (double)now) || at > (double)now + 30 * 86400)
+	/* seconds since 1970, perhaps with a fraction and an exponent; what cannot be, or would be over at once, is left out */
+	if (!(at > (double)now + LIFE_LEAST_S) || at > (double)now + 30 * 86400)
 		return ECR_LIFE_MS;
 	return (uint64_t)((at - (double)now) * 1000);
 }

@@ -126,6 +126,10 @@ static int managed_identity(const struct cloud *c, char **ret, struct buf *note,
 		if (cloud_fetch(c, (struct http_request){ .method = "GET", .url = buf_cstr(&url), .headers = headers }, true, &r,
 				&own) == 0)
 			break;
+		if (cloud_is_over(&own)) {
+			*e = own;
+			return -1;
+		}
 		if (tries == 1) {
 			buf_addf(note, "IMDS at %s: %s", buf_cstr(&base), cloud_why(&own, why, sizeof(why)));
 			return 0;

@@ -208,6 +208,11 @@ int cloud_refused(const struct http_response *r, const char *who, const char *co
 	return -1;
 }
 
+bool cloud_is_over(const struct err *e)
+{
+	return e->code == CODE_SIGINT || e->code == CODE_SIGTERM || (e->code == CODE_DEADLINE && !e->retryable);
+}
+
 const char *cloud_why(const struct err *e, char *ret, size_t n)
 {
 	const char *colon = strstr(e->msg, ": ");

@@ -36,6 +36,8 @@ int cloud_refused(const struct http_response *r, const char *who, const char *co
 		  const char *const *secrets, struct err *e);
 /* Overwrites secrets inside a service's words, in place, also URL-encoded ones; before they are cut, since half of one is none to find. */
 void cloud_mask(struct str words, const char *const *secrets);
+/* Nothing more is to be tried: a signal, or the time of the whole run is up. That says nothing of who we are. */
+bool cloud_is_over(const struct err *e);
 /* "timed out" or what else stopped an exchange, for a note. */
 const char *cloud_why(const struct err *e, char *ret, size_t n);
 /* http(s)://host[:port][/path] of a variable, without blanks, user info, query: else CODE_USAGE. A slash at the end is left off. */

@@ -15,7 +15,8 @@
 #define USER "oauth2accesstoken"
 
 /* The answer to one question. 1 the token server spoke, 0 not there (note), 2 not there yet, -1 error. */
-static int ask(const struct cloud *c, const char *url, const char *host, struct http_response *ret, struct buf *note)
+static int ask(const struct cloud *c, const char *url, const char *host, struct http_response *ret, struct buf *note,
+	       struct err *e)
 {
 	static const char *const headers[] = { "Metadata-Flavor: Google", NULL };
 	struct err own = { 0 };
@@ -24,6 +25,10 @@ static int ask(const struct cloud *c, const char *url, const char *host, struct 
 	buf_clear(note);
 	if (cloud_fetch(c, (struct http_request){ .method = "GET", .url = url, .headers = headers, .timeout_ms = TIMEOUT_MS },
 			true, ret, &own) < 0) {
+		if (cloud_is_over(&own)) {
+			*e = own;
+			return -1;
+		}
 		buf_addf(note, "metadata server %s: %s", host, cloud_why(&own, why, sizeof(why)));
 		return own.sys_errno == ECONNREFUSED ? 2 : 0;
 	}
@@ -73,11 +78,11 @@ int gcp_login(const struct cloud *c, struct credential *ret, struct buf *note, s
 	for (unsigned tries = 1;; tries++) {
 		_cleanup_response_ struct http_response r = { 0 };
 
-		int rc = ask(c, url, host, &r, note);
+		int rc = ask(c, url, host, &r, note, e);
 		if (rc == 1)
 			return take(&r, host, ret, e);
 		if (rc != 2 || tries == REFUSED_TRIES)
-			return 0;
+			return rc < 0 ? -1 : 0;
 		sys_sleep_ms(REFUSED_PAUSE_MS);
 	}
 }

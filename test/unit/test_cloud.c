@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -27,7 +28,7 @@ struct exchange {
 static struct exchange world[8];
 static char asked[2048];	/* "METHOD url\n" ... */
 static char last_body[1024], last_headers[2048];
-static bool last_no_proxy;
+static bool last_no_proxy, run_is_over;
 static struct err err;
 static struct credential cred;
 static char notes[1024];
@@ -62,6 +63,7 @@ static int fetch(void *ctx, const struct http_request *q, struct http_response *
 			continue;
 		if (!world[i].status) {
 			err_set(e, CODE_DEADLINE, "%s: no answer", q->url);
+			e->retryable = !run_is_over;
 			return -1;
 		}
 		*ret = (struct http_response){ .status = world[i].status, .url = strdup(q->url), .body = BUF_INIT(4096) };
@@ -120,6 +122,7 @@ static int setup(void **state)
 {
 	(void)state;
 	memset(world, 0, sizeof(world));
+	run_is_over = false;
 	return 0;
 }
 
@@ -466,6 +469,41 @@ static void test_trouble_after_a_login(void **state)
 	assert_true(err.retryable);
 }
 
+/* The deadline of the run is no answer to who we are: it stays what it is, and nothing is kept. */
+static void test_over_while_asking(void **state)
+{
+	static const char *const env[] = { NULL };
+	static const struct {
+		const char *registry;
+		enum cloud_kind kind;
+	} rows[] = { { ECR_HOST, CLOUD_ECR }, { "gcr.io", CLOUD_GCP }, { "x.azurecr.io", CLOUD_ACR } };
+
+	(void)state;
+	world[0] = (struct exchange){ "http://", 0, NULL, NULL };
+	run_is_over = true;
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		for (unsigned twice = 0; twice < 2; twice++) {
+			fails(rows[i].registry, rows[i].kind, env, CODE_DEADLINE, "no answer");
+			assert_false(err.retryable);
+			assert_ptr_equal(strchr(asked, '\n'), strrchr(asked, '\n'));
+			assert_string_not_equal(asked, "");
+		}
+	}
+}
+
+static void test_life_that_is_over_at_once(void **state)
+{
+	static const char *const env[] = { KEYS, NULL };
+	char answer[200];
+
+	(void)state;
+	snprintf(answer, sizeof(answer), "{\"authorizationData\":[{\"authorizationToken\":\"QVdTOnB3LXNlY3JldA==\",\"expiresAt\":%lld.5}]}",
+		 (long long)time(NULL) + 1);
+	world[0] = (struct exchange){ "https://", 200, answer, NULL };
+	works(ECR_HOST, CLOUD_ECR, env);
+	assert_int_equal(cred.life_ms, 12 * 3600 * 1000);
+}
+
 int main(void)
 {
 #define CASE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -473,7 +511,8 @@ int main(void)
 		CASE(test_where_an_identity_may_go), CASE(test_registries), CASE(test_ecr_addresses), CASE(test_ecr_endpoint_variables),
 		CASE(test_metadata_addresses), CASE(test_imds_that_lies), CASE(test_variables_with_line_ends),
 		CASE(test_ecr_refusals), CASE(test_sts_address), CASE(test_azure_authorities), CASE(test_azure_exchange_goes_home), CASE(test_kept),
-		CASE(test_kept_that_there_is_none), CASE(test_trouble_after_a_login),
+		CASE(test_kept_that_there_is_none), CASE(test_trouble_after_a_login), CASE(test_over_while_asking),
+		CASE(test_life_that_is_over_at_once),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
