@@ -142,19 +142,23 @@ static struct lookup *lookup_start(const char *host)
 
 /* --- entries (names' lock held) --- */
 
+/* What --resolve says comes first, also where the same host was looked up for another port. */
 static struct entry *find(const struct names *n, const char *host, unsigned port)
 {
-	struct entry *any = NULL;
+	struct entry *any = NULL, *looked_up = NULL;
 
 	for (struct entry *x = n->entries; x; x = x->next) {
 		if (x->fixed && x->port && x->port != port)
 			continue;
-		if (strcasecmp(x->host, host) == 0)
+		bool same = strcasecmp(x->host, host) == 0;
+		if (same && x->fixed)
 			return x;
-		if (x->fixed && strcmp(x->host, "*") == 0)
+		if (same)
+			looked_up = x;
+		else if (x->fixed && strcmp(x->host, "*") == 0)
 			any = x;
 	}
-	return any;
+	return any ? any : looked_up;
 }
 
 static struct entry *add_entry(struct names *n, const char *host, size_t len)

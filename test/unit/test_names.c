@@ -264,6 +264,32 @@ static void hosts_are_counted(void **state)
 	assert_int_equal(wait_for("h0.example"), NAMES_READY);
 }
 
+/* Also when the host was looked up for another port since. */
+static void resolve_comes_first(void **state)
+{
+	static const char *const said[][2] = { { "r.example:443:192.0.2.1", NULL }, { "*:443:192.0.2.1", NULL } };
+	char first[NAMES_ADDRESS_MAX];
+	struct err err;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(said); i++) {
+		struct buf b = BUF_INIT(100);
+		struct names *x = NULL;
+		enum names_state s = NAMES_PENDING;
+
+		assert_int_equal(names_new(&x, said[i], &err), 0);
+		for (int k = 0; k < 200 && s == NAMES_PENDING; k++)
+			s = names_wait(x, "r.example", 80, 50);
+		assert_int_equal(names_pick(x, "r.example", 80, 0, &b, first), NAMES_READY);
+		assert_string_equal(buf_cstr(&b), "10.0.0.1");
+		buf_clear(&b);
+		assert_int_equal(names_pick(x, "r.example", 443, 0, &b, first), NAMES_READY);
+		assert_string_equal(buf_cstr(&b), "192.0.2.1");
+		buf_release(&b);
+		names_free(x);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -276,6 +302,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(old_answers_outlive_the_name_server, make, drop),
 		cmocka_unit_test_setup_teardown(leaving_does_not_wait, make, drop),
 		cmocka_unit_test_setup_teardown(hosts_are_counted, make, drop),
+		cmocka_unit_test_setup_teardown(resolve_comes_first, make, drop),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
