@@ -244,9 +244,12 @@ static int part_handle(struct part *p, const struct blob_server *s, struct err *
 	const char *origin = t->servers[p->server].host->origin;
 	p->at_origin = !p->redirected || (origin && http_same_origin(p->url, origin));
 	/* whom a mirror's anchors vouch for is not whom the registry's do: such a connection is not shared with others */
-	bool apart = !p->at_origin && strncasecmp(p->url, "https:", 6) == 0 && s->http != t->o->servers[t->o->n_servers - 1]->http;
+	bool foreign = s->http != t->o->servers[t->o->n_servers - 1]->http;
+	bool apart = !p->at_origin && strncasecmp(p->url, "https:", 6) == 0 && foreign;
 	curl_easy_setopt(p->c, CURLOPT_FRESH_CONNECT, (long)apart);
 	curl_easy_setopt(p->c, CURLOPT_FORBID_REUSE, (long)apart);
+	/* nor is its TLS session: one that goes on shows no certificate, and libcurl files it under the host alone */
+	curl_easy_setopt(p->c, CURLOPT_SSL_SESSIONID_CACHE, (long)!foreign);
 	return 0;
 }
 
