@@ -296,7 +296,7 @@ static bool proxy_refused(const struct easy *x, long status, const char *what, s
 static bool explain_proxy(const struct easy *x, CURL *c, CURLcode rc, const char *why, const char *what, struct err *e)
 {
 	char proxy[400], text[800];
-	curl_off_t connected = 0;
+	curl_off_t connected = 0, begun = 0;
 	long status = 0;
 
 	proxy_words(x->proxy, proxy, sizeof(proxy));
@@ -304,7 +304,8 @@ static bool explain_proxy(const struct easy *x, CURL *c, CURLcode rc, const char
 	if (status >= 300)
 		return proxy_refused(x, status, what, e);
 	curl_easy_getinfo(c, CURLINFO_CONNECT_TIME_T, &connected);
-	if (rc != CURLE_PROXY && rc != CURLE_COULDNT_RESOLVE_PROXY && connected)
+	curl_easy_getinfo(c, CURLINFO_PRETRANSFER_TIME_T, &begun); /* the only one of both over a connection that was there */
+	if (rc != CURLE_PROXY && rc != CURLE_COULDNT_RESOLVE_PROXY && (connected || begun))
 		return false;
 	snprintf(text, sizeof(text), "cannot connect to %s: %s", proxy, why);
 	return say(e, rc == CURLE_OPERATION_TIMEDOUT ? CODE_DEADLINE : CODE_NETWORK, true, what, text);
