@@ -144,6 +144,13 @@ CURL *http_easy_new(struct http *h)
 	return c;
 }
 
+void http_easy_free(struct http *h, CURL *c)
+{
+	/* in this order: another thread may get the same address for a new handle */
+	http_peer_remove(h, c);
+	curl_easy_cleanup(c);
+}
+
 /* --- responses --- */
 
 void http_response_release(struct http_response *r)
@@ -398,8 +405,7 @@ int http_fetch(struct http *h, const struct http_request *q, struct http_respons
 	}
 out:
 	curl_slist_free_all(headers);
-	http_peer_remove(h, c);
-	curl_easy_cleanup(c);
+	http_easy_free(h, c);
 	if (m)
 		give_multi(h, m);
 	if (failed) {

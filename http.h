@@ -139,6 +139,8 @@ bool http_same_origin(const char *url, const char *origin);
 int http_redirect_target(const char *base, const char *location, char **ret, struct err *e);
 /* A handle with all common options set (TLS, timeouts, agent, HTTP/1.1, no redirects, no signals). NULL = out of memory. */
 CURL *http_easy_new(struct http *h);
+/* The end of a handle of http_easy_new, by the thread that used it; its http is the one that made it. c may be NULL. */
+void http_easy_free(struct http *h, CURL *c);
 /*
  * Points a handle of http_easy_new at url: through the proxy that the environment names for it, or with the addresses of its host in
  * the order of connection number `slot` (names.h). Never blocks: a name that is not known yet is left to libcurl. -1: out of

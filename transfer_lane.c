@@ -235,7 +235,7 @@ static int part_handle(struct part *p, const struct blob_server *s, struct err *
 	const struct transfer *t = p->lane->t;
 
 	if (p->c && p->http != s->http) {
-		curl_easy_cleanup(p->c);
+		http_easy_free(p->http, p->c);
 		p->c = NULL;
 	}
 	if (!p->c && !(p->c = http_easy_new(s->http)))
@@ -532,7 +532,7 @@ void lane_release(struct lane *l)
 		http_response_release(&p->resp);
 		curl_slist_free_all(p->headers);
 		if (p->c)
-			curl_easy_cleanup(p->c);
+			http_easy_free(p->http, p->c);
 		free(p->url);
 	}
 	if (l->m)
