@@ -151,6 +151,20 @@ void http_easy_free(struct http *h, CURL *c)
 	curl_easy_cleanup(c);
 }
 
+void http_mask_sent(const struct curl_slist *headers, struct buf *body)
+{
+	static const char name[] = "Authorization:";
+
+	for (; headers && body->data; headers = headers->next) {
+		if (strncasecmp(headers->data, name, sizeof(name) - 1) != 0)
+			continue;
+		const char *value = headers->data + sizeof(name) - 1;
+		value += strspn(value, " \t");
+		const char *space = strchr(value, ' '); /* behind the scheme */
+		secret_mask_bytes(body->data, body->len, space ? space + 1 : value);
+	}
+}
+
 /* --- responses --- */
 
 void http_response_release(struct http_response *r)
@@ -391,10 +405,8 @@ int http_fetch(struct http *h, const struct http_request *q, struct http_respons
 	r.with_credentials = q->authorization && *q->authorization;
 	http_trace(h, "%s %s -> %ld (%zu bytes)", q->method, what, r.status, r.body.len);
 	bool ok = r.status >= 200 && r.status < 300;
-	/* a server may show what it was sent, and what it says goes into messages */
-	const char *secret = r.with_credentials ? strchr(q->authorization, ' ') : NULL;
-	if (!ok && secret && r.body.data)
-		secret_mask_bytes(r.body.data, r.body.len, secret + 1);
+	if (!ok)
+		http_mask_sent(headers, &r.body);
 	if (x.oom) {
 		failed = err_oom(e);
 	} else if ((ok && r.body.len > q->max_body) || (ok && x.too_big)) {

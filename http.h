@@ -141,6 +141,8 @@ int http_redirect_target(const char *base, const char *location, char **ret, str
 CURL *http_easy_new(struct http *h);
 /* The end of a handle of http_easy_new, by the thread that used it; its http is the one that made it. c may be NULL. */
 void http_easy_free(struct http *h, CURL *c);
+/* A server may show what it was sent, and its words go into messages: overwrites the values of Authorization in a refusal's body. */
+void http_mask_sent(const struct curl_slist *headers, struct buf *body);
 /*
  * Points a handle of http_easy_new at url: through the proxy that the environment names for it, or with the addresses of its host in
  * the order of connection number `slot` (names.h). Never blocks: a name that is not known yet is left to libcurl. -1: out of

@@ -311,6 +311,7 @@ static void part_idle(struct part *p)
 
 static void part_over(struct part *p, CURLcode rc)
 {
+	http_mask_sent(p->headers, &p->resp.body);
 	/* an end that we made, but for a stall, says nothing of the address */
 	if (p->result == RESULT_STALLED)
 		http_easy_done(p->http, p->c, CURLE_OPERATION_TIMEDOUT);

@@ -183,6 +183,21 @@ static void statuses(void **state)
 	}
 }
 
+static void mask_sent(void **state)
+{
+	struct curl_slist raw = { (char *)"authorization: no-scheme-secret", NULL };
+	struct curl_slist mine = { (char *)"Authorization: Bearer token-secret", &raw }, list = { (char *)"Accept: x/y", &mine };
+	struct buf b = BUF_INIT(200), none = BUF_INIT(10);
+
+	(void)state;
+	buf_adds(&b, "x/y: token-secret and no-scheme-secret, not token-secre");
+	http_mask_sent(&list, &b);
+	assert_string_equal(buf_cstr(&b), "x/y: ************ and ****************, not token-secre");
+	http_mask_sent(&list, &none);
+	http_mask_sent(NULL, &b);
+	buf_release(&b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -193,6 +208,7 @@ int main(void)
 		cmocka_unit_test(redirects),
 		cmocka_unit_test(redaction),
 		cmocka_unit_test(statuses),
+		cmocka_unit_test(mask_sent),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
