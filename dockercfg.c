@@ -379,28 +379,35 @@ static void note_store(yyjson_val *root, const char *path, const char *registry,
 static int check_helpers(yyjson_val *root, const char *path, const char *registry, const char *repo,
 			 struct credential *ret, struct buf *notes, struct err *e)
 {
-	yyjson_val *helpers = NULL, *k, *v;
+	yyjson_val *helpers = NULL, *k, *v, *helper = NULL;
+	const char *key = NULL;
+	unsigned best = 0;
 	size_t i, max;
 
 	if (json_obj(root, "credHelpers", &helpers) < 0)
 		return bad_key(e, path, "credHelpers", "is not an object");
 	yyjson_obj_foreach(helpers, i, max, k, v) {
-		if (!key_rank(yyjson_get_str(k), registry, repo))
-			continue;
-		if (!yyjson_is_str(v))
-			return bad_key(e, path, "credHelpers", "names must be strings");
-		if (!yyjson_get_len(v))
-			continue;	/* an empty name switches the helper off */
-		if (cloud_of_helper(yyjson_get_str(v), registry) != CLOUD_NONE)
-			return built_in_helper(path, yyjson_get_str(k), yyjson_get_str(v), ret, e);
-		return err_set(e, CODE_USAGE,
-			       "%s: key credHelpers.%s: the credential helper docker-credential-%s "
-			       "cannot run here; put user and password under \"auths\" (docker login "
-			       "without a helper), or use --username with --password-file",
-			       path, yyjson_get_str(k), yyjson_get_str(v));
+		unsigned rank = key_rank(yyjson_get_str(k), registry, repo);
+
+		if (rank > best) {
+			best = rank;
+			key = yyjson_get_str(k);
+			helper = v;
+		}
 	}
-	note_store(root, path, registry, notes);
-	return 0;
+	if (helper && !yyjson_is_str(helper))
+		return bad_key(e, path, "credHelpers", "names must be strings");
+	if (!helper || !yyjson_get_len(helper)) {	/* an empty name switches the helper off */
+		note_store(root, path, registry, notes);
+		return 0;
+	}
+	if (cloud_of_helper(yyjson_get_str(helper), registry) != CLOUD_NONE)
+		return built_in_helper(path, key, yyjson_get_str(helper), ret, e);
+	return err_set(e, CODE_USAGE,
+		       "%s: key credHelpers.%s: the credential helper docker-credential-%s "
+		       "cannot run here; put user and password under \"auths\" (docker login "
+		       "without a helper), or use --username with --password-file",
+		       path, key, yyjson_get_str(helper));
 }
 
 static int lookup_root(yyjson_val *root, const char *path, const char *registry, const char *repo,

@@ -244,6 +244,7 @@ static void test_helpers(void **state)
 	malformed("{\"credHelpers\":[]}", "credHelpers");
 	lacks("{\"credHelpers\":{\"other\":\"gcloud\"}}", "r.io", "a");
 	lacks("{\"credHelpers\":{\"r.io\":\"\"}}", "r.io", "a");
+	lacks("{\"credHelpers\":{\"*.io\":\"pass\",\"r.io\":\"\"}}", "r.io", "a"); /* the nearest key counts */
 	finds("{\"auths\":{\"r.io\":{\"auth\":\"dTpw\"}},\"credHelpers\":{\"r.io\":\"gcloud\"},"
 	      "\"credsStore\":\"desktop\"}", "r.io", "a", "u", "p");
 	assert_string_equal(notes, "");
