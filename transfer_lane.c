@@ -229,6 +229,20 @@ static int authorize(struct part *p, const struct blob_server *s, struct err *e)
 	return failed;
 }
 
+/*
+ * libcurl shares connections by host and port alone, but whom a mirror's anchors vouch for is not whom the registry's do, and what a
+ * mirror's client certificate opens is not for who redirects there. So no redirect over TLS meets a connection of another http.
+ */
+static bool needs_own_connection(const struct transfer *t, const struct part *p)
+{
+	if (p->at_origin || strncasecmp(p->url, "https:", 6) != 0)
+		return false;
+	for (size_t i = 0; i < t->o->n_servers; i++)
+		if (t->servers[i].host == p->host && t->servers[i].s->http != p->http)
+			return true;
+	return p->http != t->o->servers[t->o->n_servers - 1]->http;
+}
+
 /* A handle is bound to the http that it was made with: each server has trust anchors of its own. */
 static int part_handle(struct part *p, const struct blob_server *s, struct err *e)
 {
@@ -243,9 +257,7 @@ static int part_handle(struct part *p, const struct blob_server *s, struct err *
 	p->http = s->http;
 	const char *origin = t->servers[p->server].host->origin;
 	p->at_origin = !p->redirected || (origin && http_same_origin(p->url, origin));
-	/* whom a mirror's anchors vouch for is not whom the registry's do: such a connection is not shared with others */
-	bool foreign = s->http != t->o->servers[t->o->n_servers - 1]->http;
-	bool apart = !p->at_origin && strncasecmp(p->url, "https:", 6) == 0 && foreign;
+	bool foreign = s->http != t->o->servers[t->o->n_servers - 1]->http, apart = needs_own_connection(t, p);
 	curl_easy_setopt(p->c, CURLOPT_FRESH_CONNECT, (long)apart);
 	curl_easy_setopt(p->c, CURLOPT_FORBID_REUSE, (long)apart);
 	/* nor is its TLS session: one that goes on shows no certificate, and libcurl files it under the host alone */
@@ -278,9 +290,11 @@ static int part_prepare(struct part *p, struct err *e)
 	if (authorize(p, s, e))
 		return -1;
 	p->result = RESULT_NONE;
+	/* credentials took their time: another connection may have taken the end over meanwhile */
+	p->asked_end = atomic_load(&p->end);
 	if (p->ranged)
 		snprintf(p->range, sizeof(p->range), "%llu-%llu", (unsigned long long)p->start,
-			 (unsigned long long)atomic_load(&p->end) - 1);
+			 (unsigned long long)p->asked_end - 1);
 	if (http_easy_target(s->http, p->c, p->url, (unsigned)(p - p->lane->parts) * LIMIT_LANES + p->lane->index, e))
 		return -1;
 	curl_easy_setopt(p->c, CURLOPT_RANGE, p->ranged ? p->range : NULL);
