@@ -75,7 +75,7 @@ struct config {
 	/* mirrors */
 	struct config_list mirror;
 	const char *hosts_dir;
-	uint64_t mirror_timeout_ms;
+	uint64_t mirror_timeout_ms, mirror_speed_limit;
 
 	/* what is taken */
 	const char *platform;

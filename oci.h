@@ -100,6 +100,7 @@ struct oci_repo_options {
 	/* of the registry; cert_file, key_file and insecure for it alone; cert_origin does not count */
 	struct http_options http;
 	const char *const *mirrors, *hosts_dir;	/* mirrors.h: urls, hosts_dir */
+	uint64_t mirror_speed_limit;	/* blob_server.speed_limit of mirrors */
 	unsigned mirror_timeout_ms;	/* a mirror that is silent, or takes for a document, so long is in trouble; 0 = as the registry */
 };
 /*

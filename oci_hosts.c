@@ -150,6 +150,7 @@ static int open_host(struct oci_repo *r, size_t i, struct err *e)
 		.mirror = mirror,
 		.whole = m->dragonfly,
 		.first_byte_ms = mirror ? r->options.mirror_timeout_ms : 0,
+		.speed_limit = mirror ? r->options.mirror_speed_limit : 0,
 	};
 	if (document_headers(h, e))
 		return -1;

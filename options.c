@@ -146,6 +146,10 @@ const struct option_info option_table[] = {
 	{ .name = "mirror-timeout", .type = OPT_DURATION, .commands = REMOTE, .group = "Mirrors", .arg = "TIME",
 	  .def = "10s", .min = 100, .max = DAY, FIELD(mirror_timeout_ms),
 	  .help = "a mirror that is silent for so long is left for the rest of the run" },
+	{ .name = "mirror-speed-limit", .type = OPT_SIZE, .commands = REMOTE, .group = "Mirrors", .arg = "SIZE",
+	  .def = "1MiB", .zero = "off", .max = GIB, FIELD(mirror_speed_limit),
+	  .help = "a mirror that brings less than this many bytes a second, all its connections together, over --mirror-timeout is left, "
+		"too; it is taken back if the registry fails or is slower; off where the mirror is there because the line is slow" },
 
 	{ .name = "concurrency", .type = OPT_UINT, .commands = FETCH, .group = "Transfer", .arg = "N",
 	  .def = "16", .min = 1, .max = LIMIT_CONNECTIONS, FIELD(concurrency),

@@ -113,6 +113,7 @@ static int open_repo(const struct config *cfg, const char *ref, uint64_t budget_
 		.mirrors = cfg->mirror.v,
 		.hosts_dir = cfg->hosts_dir,
 		.mirror_timeout_ms = (unsigned)cfg->mirror_timeout_ms,
+		.mirror_speed_limit = cfg->mirror_speed_limit,
 	};
 	struct ref r;
 

@@ -35,9 +35,16 @@ struct blob_server {
 	 * limit for so long; 0 = the stall timeout, which bounds it, too.
 	 */
 	unsigned first_byte_ms;
+	/*
+	 * A mirror that brings less than so many bytes per second in all, for as long as first_byte_ms, while an answer is under way, is
+	 * left; 0 = however slow it is. It is asked again when what comes after it fails or is slower still, and then kept.
+	 */
+	uint64_t speed_limit;
 
 	/* Written by transfer (bad and fallbacks by oci too: trouble with a document), read by anybody. */
 	atomic_bool bad;		/* a mirror that is not asked again in this run */
+	atomic_uint_fast64_t left_at;	/* bytes per second that it brought when it was left for that, else 0 */
+	atomic_bool kept;		/* what comes after it is no better: its speed is not judged any more */
 	atomic_uint_fast64_t bytes;	/* body bytes received from it, or from where it redirected to */
 	atomic_uint_fast64_t requests;
 	atomic_uint_fast64_t misses;	/* blobs that it does not have (404) */

@@ -95,7 +95,7 @@ struct transfer_options {
 /*
  * Fetches all items. A blob is asked for at the first server that is not bad. A mirror in trouble gives way to the next server at
  * once, without a retry: what came from it is kept, except when the digest is wrong. 404 and 410 are about one blob, everything
- * else makes it bad. A wrong digest makes all mirrors bad that brought some of the blob, and it is fetched once more from the next
+ * else makes it bad; one that is only slow is asked again when the registry fails or is slower. A wrong digest makes all mirrors bad that brought some of the blob, and it is fetched once more from the next
  * server.
  *
  * Returns 0 when every one was verified and its callback succeeded. On failure the partial

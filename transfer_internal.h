@@ -69,6 +69,7 @@ struct item {
 	unsigned bad_answers;	/* wrong ranges and lengths, whole run */
 	bool no_range;		/* Range requests confuse this server */
 	bool again;		/* the registry's digest was wrong once: last chance, one stream */
+	bool went_back;		/* to a mirror that had been left; once is enough */
 	unsigned round;		/* how often it began anew */
 	uint64_t not_before_ms;
 	struct item *next_active;
@@ -129,6 +130,8 @@ struct part {
 	uint64_t sent_ms, last_byte_ms;
 	bool slow;		/* RESULT_STALLED, though bytes came */
 	uint64_t window_ms, window_pos;	/* slow-speed check */
+	uint64_t window_total;	/* bytes of its server then */
+	uint64_t crawls;	/* RESULT_STALLED, since its server brings no more than this a second */
 	struct err err;
 	/* of the response */
 	long status;
@@ -294,6 +297,12 @@ int stream_discard(struct stream *s, struct err *e);
 int servers_init(struct transfer *t, struct err *e);
 void servers_release(struct transfer *t);
 
+/*
+ * By p's lane, without the lock: while p waited for its body its mirror brought too little in all, or the registry less than a mirror
+ * did that was left for that; p->crawls says how much. All connections count: on a slow line many share little.
+ */
+bool server_crawls(const struct transfer *t, struct part *p, uint64_t now);
+
 /* The rest with the lock held. */
 
 /* The entry of the URL's scheme, host and port. */
@@ -308,6 +317,11 @@ int item_seek_server(struct transfer *t, struct item *it, struct err *e);
  * p's mirror is in trouble, or lacks the blob (miss): its item goes on to the next server. true: `line` is worth telling.
  */
 bool item_give_way(struct transfer *t, const struct part *p, bool miss, const struct err *why, char *line, size_t n);
+/*
+ * p fails (final: for good) at who comes after the mirrors, or crawls: its item goes back to a mirror that was left for its speed alone.
+ * false: there is none, or the server has shown that it can do better. line is "" where that was told before.
+ */
+bool item_go_back(struct transfer *t, const struct part *p, bool final, const struct err *why, char *line, size_t n);
 /*
  * The item's bytes are wrong. false: the registry alone brought them. Else whichever mirrors did are bad now, and it will be asked
  * for at the next server; line is "" where that was told before.

@@ -65,6 +65,14 @@ static int one_header(struct part *p, struct str name, struct str value)
 	return 0;
 }
 
+/* From here on its speed is judged. */
+static void begin_window(struct part *p, uint64_t now)
+{
+	p->window_ms = now;
+	p->window_pos = atomic_load(&p->pos);
+	p->window_total = atomic_load_explicit(&part_server(p->lane->t, p)->bytes, memory_order_relaxed);
+}
+
 /* The blank line: decides what happens with the body before a byte of it is seen. */
 static int judge_headers(struct part *p)
 {
@@ -76,8 +84,7 @@ static int judge_headers(struct part *p)
 	if (p->status == 200 || p->status == 206) {
 		if (transfer_headers_ok(t, p)) {
 			p->state = PART_BODY;
-			p->window_ms = p->last_byte_ms;
-			p->window_pos = atomic_load(&p->pos);
+			begin_window(p, p->last_byte_ms);
 			atomic_fetch_add(&part_server(t, p)->hits, p->hit);
 			return 0;
 		}
@@ -132,8 +139,7 @@ static size_t on_header(char *s, size_t size, size_t nmemb, void *arg)
 static size_t pause_part(struct part *p)
 {
 	p->paused = true;
-	p->window_ms = p->last_byte_ms;
-	p->window_pos = atomic_load(&p->pos);
+	begin_window(p, p->last_byte_ms);
 	atomic_fetch_add(&p->lane->paused, 1);
 	return CURL_WRITEFUNC_PAUSE;
 }
@@ -285,6 +291,7 @@ static int part_prepare(struct part *p, struct err *e)
 	p->progressed = false;
 	p->state = PART_SENT;
 	p->paused = p->slow = false;
+	p->crawls = 0;
 	if (add_header(p, "Accept-Encoding: identity"))
 		return err_oom(e);
 	if (authorize(p, s, e))
@@ -306,8 +313,8 @@ static int part_prepare(struct part *p, struct err *e)
 	curl_easy_setopt(p->c, CURLOPT_WRITEFUNCTION, on_body);
 	curl_easy_setopt(p->c, CURLOPT_WRITEDATA, p);
 	curl_easy_setopt(p->c, CURLOPT_PRIVATE, p);
-	p->sent_ms = p->last_byte_ms = p->window_ms = sys_now_ms();
-	p->window_pos = atomic_load(&p->pos);
+	p->sent_ms = p->last_byte_ms = sys_now_ms();
+	begin_window(p, p->sent_ms);
 	atomic_fetch_add(&part_server(p->lane->t, p)->requests, 1);
 	return 0;
 }
@@ -399,11 +406,10 @@ static bool too_slow(const struct transfer *t, struct part *p, uint64_t now)
 	}
 	if (now > last && now - last > silence)
 		return true;
-	if (!o->speed_limit || !time || now - p->window_ms < time)
+	if (!time || now - p->window_ms < time)
 		return false;
-	p->slow = pos - p->window_pos < o->speed_limit * time / 1000;
-	p->window_ms = now;
-	p->window_pos = pos;
+	p->slow = (o->speed_limit && pos - p->window_pos < o->speed_limit * time / 1000) || server_crawls(t, p, now);
+	begin_window(p, now);
 	return p->slow;
 }
 
@@ -421,8 +427,8 @@ static void lane_check(struct lane *l)
 			continue;
 		bool cancelled = atomic_load(&p->cancel);
 		if (p->paused) { /* it is we who do not move */
-			p->last_byte_ms = p->window_ms = now;
-			p->window_pos = atomic_load(&p->pos);
+			p->last_byte_ms = now;
+			begin_window(p, now);
 		}
 		if (!cancelled && !too_slow(l->t, p, now))
 			continue;
@@ -447,7 +453,8 @@ static void lane_resume(struct lane *l)
 			continue;
 		p->paused = false;
 		atomic_fetch_sub(&l->paused, 1);
-		p->last_byte_ms = p->window_ms = sys_now_ms();
+		p->last_byte_ms = sys_now_ms();
+		begin_window(p, p->last_byte_ms);
 		CURLcode rc = curl_easy_pause(p->c, CURLPAUSE_CONT); /* may call on_body */
 		if (rc == CURLE_OK)
 			continue;

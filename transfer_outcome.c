@@ -288,7 +288,10 @@ static enum next_step after_bad_answer(struct transfer *t, struct part *p, struc
 
 static enum next_step stall_error(const struct transfer *t, const struct part *p, const char *what, struct err *e)
 {
-	if (p->slow)
+	if (p->crawls)
+		err_set(e, CODE_DEADLINE, "%s: the server brings %llu bytes/s in all, less than %s", what, (unsigned long long)p->crawls,
+			server_gives_way(t, p->server) ? "--mirror-speed-limit" : "a mirror did");
+	else if (p->slow)
 		err_set(e, CODE_DEADLINE, "%s: the connection stalled, it brought less than %llu bytes/s", what,
 			(unsigned long long)t->o->speed_limit);
 	else
@@ -435,23 +438,19 @@ static struct blob *give_back(struct part *p)
 	return item_drop_ref(p->lane->t, it);
 }
 
-static void schedule_retry(struct transfer *t, struct part *p, const struct err *e)
+/* Lock held. */
+static void schedule_retry(struct transfer *t, struct part *p, const struct err *e, char *line, size_t n)
 {
 	struct item *it = p->it;
-	char line[1200];
 
-	pthread_mutex_lock(&t->lock);
 	it->attempt = p->progressed ? 0 : it->attempt + is_news(p);
 	it->failed_ms = sys_now_ms();
 	uint32_t wait = http_backoff_ms(it->attempt, e->retry_after_ms);
 	it->not_before_ms = sys_now_ms() + wait;
 	t->last = *e;
 	t->last_ms = sys_now_ms();
-	pthread_mutex_unlock(&t->lock);
 	atomic_fetch_add(&t->stats->retries, 1);
-	snprintf(line, sizeof(line), "%s; trying again in %u ms", e->msg, wait);
-	if (t->o->warn)
-		t->o->warn(t->o->arg, line);
+	snprintf(line, n, "%s; trying again in %u ms", e->msg, wait);
 }
 
 static void tell_accepted(const struct part *p)
@@ -477,9 +476,16 @@ void transfer_part_ended(struct transfer *t, struct part *p, CURLcode rc)
 		next = judge(t, p, rc, &e);
 	else if (p->result == RESULT_LOCAL && !e.code)
 		e = p->err, next = NEXT_FAIL;
-	if (next == NEXT_WAIT)
-		schedule_retry(t, p, &e);
 	pthread_mutex_lock(&t->lock);
+	if ((next == NEXT_WAIT || next == NEXT_FAIL) && p->result != RESULT_LOCAL &&
+	    item_go_back(t, p, next == NEXT_FAIL, &e, line, sizeof(line))) {
+		next = NEXT_AGAIN;
+		tell = *line;
+	}
+	if (next == NEXT_WAIT) {
+		schedule_retry(t, p, &e, line, sizeof(line));
+		tell = true;
+	}
 	if (complete)
 		it->attempt = 0;
 	if (next == NEXT_FAIL && it->state == ITEM_ACTIVE)

@@ -135,6 +135,8 @@ bool item_give_way(struct transfer *t, const struct part *p, bool miss, const st
 	struct err e;
 	bool news = !miss && !atomic_exchange(&s->bad, true);
 
+	if (news && p->crawls)
+		atomic_store(&s->left_at, p->crawls);
 	if (it->server == p->server && it->state == ITEM_ACTIVE) {
 		atomic_fetch_add(miss ? &s->misses : &s->fallbacks, 1);
 		/* no time of the retry budget was spent on it */
@@ -147,6 +149,61 @@ bool item_give_way(struct transfer *t, const struct part *p, bool miss, const st
 		snprintf(line, n, "mirror %s: %s; it is not asked again in this run, %s is", s->name, why->msg,
 			 t->o->servers[first_good(t, p->server + 1)]->name);
 	return news;
+}
+
+bool server_crawls(const struct transfer *t, struct part *p, uint64_t now)
+{
+	const struct blob_server *s = part_server(t, p);
+	uint64_t least = 0, ms = now - p->window_ms;
+
+	/* where our own limit binds, nobody is slow */
+	if (p->state != PART_BODY || !ms || (t->limit.limit && atomic_load(&t->throttled_ms) >= p->window_ms))
+		return false;
+	if (server_gives_way(t, p->server))
+		least = atomic_load(&s->kept) ? 0 : s->speed_limit;
+	else
+		for (size_t i = 0; i < p->server; i++)
+			least = MAX(least, (uint64_t)atomic_load(&t->o->servers[i]->left_at));
+	if (t->limit.limit)
+		least = MIN(least, t->o->rate_limit / 2);
+	uint64_t rate = (atomic_load(&s->bytes) - p->window_total) * 1000 / ms;
+	p->crawls = rate < least ? MAX(rate, 1u) : 0;
+	return p->crawls;
+}
+
+/* Also one that another item went back to. */
+static bool was_left_for_speed(const struct blob_server *s)
+{
+	return atomic_load(&s->left_at) || (atomic_load(&s->kept) && !atomic_load(&s->bad));
+}
+
+bool item_go_back(struct transfer *t, const struct part *p, bool final, const struct err *why, char *line, size_t n)
+{
+	struct item *it = p->it;
+	struct err e;
+	size_t i = 0;
+
+	line[0] = '\0';
+	if (server_gives_way(t, p->server) || it->server != p->server || it->state != ITEM_ACTIVE || it->again || it->went_back)
+		return false;
+	/* who brought bytes before is only having a moment */
+	if (!final && !p->crawls && atomic_load(&part_server(t, p)->bytes))
+		return false;
+	while (i < p->server && !was_left_for_speed(t->o->servers[i]))
+		i++;
+	if (i == p->server)
+		return false;
+	struct blob_server *s = t->o->servers[i];
+	if (atomic_exchange(&s->left_at, 0))
+		snprintf(line, n, "%s; mirror %s is asked again", why->msg, s->name);
+	atomic_store(&s->kept, true);
+	atomic_store(&s->bad, false);
+	it->went_back = true;
+	t->progress_ms = sys_now_ms();
+	item_cancel_parts(t, it, p);
+	if (use_server(t, it, i, &e))
+		transfer_fail_locked(t, &e);
+	return true;
 }
 
 /* Whatever else is under way there is not worth waiting for. */
@@ -172,6 +229,7 @@ bool item_blame_mirrors(struct transfer *t, struct item *it, const struct err *w
 			continue;
 		blamed = true;
 		atomic_store(&s->bad, true);
+		atomic_store(&s->left_at, 0);
 		cancel_parts_at(t, i);
 		if (!t->servers[i].lied && len < n) {
 			len += (size_t)snprintf(line + len, n - len, "%s%s", *and ? and : "mirror ", s->name);

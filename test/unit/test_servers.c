@@ -318,6 +318,109 @@ static void mirror_is_silent_or_crawls(void **state)
 	}
 }
 
+/* --- slow, but never for one connection's speed limit --- */
+
+static unsigned pace;
+
+static void slow_until_the_registry_is_asked(struct answer *a)
+{
+	a->pace_ms = server.n_requests ? 0 : 10; /* 100 KiB/s of each connection */
+}
+
+static void worse(struct answer *a)
+{
+	a->status = status;
+	a->pace_ms = pace;
+}
+
+static struct blob_server *slow_mirror(void)
+{
+	struct blob_server *m = use(slow_until_the_registry_is_asked);
+
+	m->speed_limit = 16 * MIB;
+	run.o.speed_time_ms = LONG_MS;
+	status = 0;
+	pace = 0;
+	return m;
+}
+
+static void mirror_is_slow(void **state)
+{
+	for (int stream = 0; stream < 2; stream++) {
+		before_servers(state);
+		struct blob_server *m = slow_mirror();
+		add_as(stream, data, BIG, DIGEST_SHA256);
+		well(NULL);
+		bad(m, 1);
+		assert_true(atomic_load(&m->left_at) > 0);
+		assert_true(atomic_load(&run.registry.bytes) > BIG / 2);
+		warned_of("mirror mirror-a: ", "less than --mirror-speed-limit", "registry is");
+	}
+}
+
+/* Without a limit, and where our own limit is what binds, it is kept. */
+static void slow_mirror_is_kept(void **state)
+{
+	for (int limited = 0; limited < 2; limited++) {
+		before_servers(state);
+		struct blob_server *m = slow_mirror();
+		if (limited)
+			run.o.rate_limit = 128 * KIB;
+		else
+			m->speed_limit = 0;
+		add(data, 2 * RANGE);
+		well(NULL);
+		assert_false(atomic_load(&m->bad));
+		assert_int_equal(server.n_requests, 0);
+	}
+}
+
+/* The registry is no help: for good, for now, or since it is slower still. */
+static void slow_mirror_is_taken_back(void **state)
+{
+	static const struct {
+		int status;
+		unsigned pace;
+	} how[] = { { 404, 0 }, { 403, 0 }, { 503, 0 }, { 0, 400 } };
+
+	for (size_t i = 0; i < 2 * ARRAY_SIZE(how); i++) {
+		before_servers(state);
+		struct blob_server *m = slow_mirror();
+		struct sink *s = add_as(i % 2, data, BIG, DIGEST_SHA256);
+		status = how[i / 2].status;
+		pace = how[i / 2].pace;
+		if (pace)
+			run.o.speed_time_ms = 1000;
+		well(worse);
+		assert_int_equal(s->agains, 0);
+		assert_false(atomic_load(&m->bad));
+		assert_true(atomic_load(&m->kept));
+		assert_true(atomic_load(&run.registry.bytes) < BIG / 2);
+		assert_int_equal(atomic_load(&run.warned), 2);
+		assert_non_null(strstr(run.warning, "mirror mirror-a is asked again"));
+	}
+}
+
+/* Going back is done once: then the registry's word counts. */
+static void slow_then_missing(struct answer *a)
+{
+	slow_until_the_registry_is_asked(a);
+	a->status = server.n_requests ? 404 : 0;
+}
+
+static void nobody_is_any_help(void **state)
+{
+	struct blob_server *m = slow_mirror();
+
+	(void)state;
+	behaves[0] = slow_then_missing;
+	status = 403;
+	add(data, BIG);
+	assert_int_equal(go_servers(worse), -1);
+	assert_int_equal(run.e.code, CODE_AUTH);
+	assert_int_equal(atomic_load(&m->misses), 1);
+}
+
 static void mirror_without_ranges(void **state)
 {
 	struct blob_server *m = use(knows_no_ranges);
@@ -748,6 +851,7 @@ int main(void)
 		TEST(mirror_lacks_a_blob), TEST(mirror_refuses),
 		TEST(mirror_lies), TEST(mirror_lies_about_one_of_many), TEST(mirrors_lie_and_the_registry_once),
 		TEST(everybody_lies), TEST(mirror_breaks_midway), TEST(mirror_is_silent_or_crawls),
+		TEST(mirror_is_slow), TEST(slow_mirror_is_kept), TEST(slow_mirror_is_taken_back), TEST(nobody_is_any_help),
 		TEST(mirror_without_ranges), TEST(mirror_says_200_with_content_range),
 		TEST(registry_says_200_with_content_range),
 		TEST(whole_blobs), TEST(whole_rest_of_a_blob), TEST(whole_gaps_of_a_file), TEST(whole_goes_wrong),
