@@ -222,25 +222,30 @@ static int fetch_top(struct oci_repo *r, const struct digest *known, struct docu
 	return give_up(&why, e);
 }
 
-static int tag_to_digest(struct oci_host *h, void *ret, struct err *e)
+/* 1: *ret says so. 0: only GET can tell: some servers know no HEAD, and the registry's own words come with a body. */
+static int head_digest(struct oci_host *h, struct digest *ret, struct err *e)
 {
 	struct http_response resp = { 0 };
-	struct document d = { 0 };
 	struct err why = { 0 };
 
 	if (request(h, "HEAD", h->repo->ref.tag, &resp, &why) == 0) {
 		bool usable = header_digest(&resp, ret);
 		http_response_release(&resp);
-		if (usable)
-			return 0;
-	} else if (why.http_status < 400 || why.http_status > 499 || why.http_status == 401 || why.http_status == 429 ||
-		   (h->server.mirror && why.code == CODE_NOT_FOUND)) {
-		return give_up(&why, e);
+		return usable;
 	}
-	/*
-	 * some servers know no HEAD; and where something is wrong, only GET brings the registry's
-	 * own words
-	 */
+	if (why.http_status < 400 || why.http_status > 499 || why.http_status == 401 || why.http_status == 429)
+		return give_up(&why, e);
+	return 0;
+}
+
+static int tag_to_digest(struct oci_host *h, void *ret, struct err *e)
+{
+	struct document d = { 0 };
+	/* a cache may remember a tag and not have what it named: only a document in hand shows that it does */
+	int known = h->server.mirror ? 0 : head_digest(h, ret, e);
+
+	if (known)
+		return known < 0 ? -1 : 0;
 	if (fetch_by_tag_at(h, &d, e))
 		return -1;
 	*(struct digest *)ret = d.digest;
