@@ -10,7 +10,7 @@
 #include "token.h"
 
 #define ECR_LIFE_MS (12 * 60 * 60 * 1000) /* when the answer does not say */
-#define LIFE_LEAST_S 60
+#define LIFE_LEAST_MS 1000	/* a clock that is a little off must not make us ask without a pause */
 #define SKEW_S 60		/* a clock that far off explains a refused signature */
 #define IMDS_TRIES 2
 #define IMDS_TOKEN_TTL "300"
@@ -599,10 +599,10 @@ static uint64_t life_of(yyjson_val *data, int64_t now)
 	yyjson_val *v = yyjson_obj_get(data, "expiresAt");
 	double at = yyjson_is_num(v) ? yyjson_get_num(v) : 0;
 
-	/* seconds since 1970, perhaps with a fraction and an exponent; what cannot be, or would be over at once, is left out */
-	if (!(at > (double)now + LIFE_LEAST_S) || at > (double)now + 30 * 86400)
+	/* seconds since 1970, perhaps with a fraction and an exponent; what cannot be is left out */
+	if (!(at > (double)now) || at > (double)now + 30 * 86400)
 		return ECR_LIFE_MS;
-	return (uint64_t)((at - (double)now) * 1000);
+	return MAX((uint64_t)((at - (double)now) * 1000), (uint64_t)LIFE_LEAST_MS);
 }
 
 static int ecr_take(const struct ecr *x, const struct http_response *r, int64_t now, struct credential *ret, struct err *e)

@@ -497,11 +497,12 @@ static void test_life_that_is_over_at_once(void **state)
 	char answer[200];
 
 	(void)state;
-	snprintf(answer, sizeof(answer), "{\"authorizationData\":[{\"authorizationToken\":\"QVdTOnB3LXNlY3JldA==\",\"expiresAt\":%lld.5}]}",
+	snprintf(answer, sizeof(answer), "{\"authorizationData\":[{\"authorizationToken\":\"QVdTOnB3LXNlY3JldA==\",\"expiresAt\":%lld.1}]}",
 		 (long long)time(NULL) + 1);
 	world[0] = (struct exchange){ "https://", 200, answer, NULL };
 	works(ECR_HOST, CLOUD_ECR, env);
-	assert_int_equal(cred.life_ms, 12 * 3600 * 1000);
+	/* a second may have passed since */
+	assert_in_range(cred.life_ms, 1000, 1100);
 }
 
 int main(void)
