@@ -245,6 +245,18 @@ static bool bare(int c)
 	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-';
 }
 
+/* strndup may look for the end of a string, and the text that is parsed has none. */
+static char *copy(const void *p, size_t n)
+{
+	char *text = malloc(n + 1);
+
+	if (text) {
+		memcpy(text, p, n);
+		text[n] = '\0';
+	}
+	return text;
+}
+
 static int key_part(struct parser *s, char **ret)
 {
 	const unsigned char *from = s->p;
@@ -255,7 +267,7 @@ static int key_part(struct parser *s, char **ret)
 		s->p++;
 	if (s->p == from)
 		return fail(s, "a key was expected; one with other characters than letters, digits, - and _ stands in quotes");
-	char *text = strndup((const char *)from, (size_t)(s->p - from));
+	char *text = copy(from, (size_t)(s->p - from));
 	if (!text)
 		return err_oom(s->e);
 	*ret = text;
@@ -430,7 +442,7 @@ static int word(struct parser *s, struct toml *t)
 	if (!digits.n || ((*digits.p < '0' || *digits.p > '9') && !str_eq(digits, "inf") && !str_eq(digits, "nan")))
 		return fail(s, "'%s' is no value; a string stands in quotes", json_show(text, shown, sizeof(shown)));
 	t->type = TOML_OTHER;
-	t->string = strndup(text.p, text.n);
+	t->string = copy(text.p, text.n);
 	return t->string ? 0 : err_oom(s->e);
 }
 
